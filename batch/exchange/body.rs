@@ -1,0 +1,135 @@
+//! How long a body is, and its bytes as they come.
+
+use crate::{
+    chunked::{Chunked, Step},
+    exchange::{Body, Head, Headers},
+};
+
+/// How the end of a body is found (RFC 9112, section 6.3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// So many bytes are left.
+    Length(u64),
+    /// Chunked transfer coding.
+    Chunked(Chunked),
+    /// All up to the end of the connection.
+    UntilClose,
+}
+
+/// What a head says about the body.
+pub(crate) struct Announced {
+    pub(crate) framing: Framing,
+    /// Lengths contradict each other; the framing is the reading that servers prefer.
+    pub(crate) ambiguous: bool,
+}
+
+/// What feeding a body came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Fed {
+    NeedMore,
+    End(Headers),
+    Malformed,
+}
+
+/// The body of a request.
+pub(crate) fn of_request(head: &Head) -> Announced {
+    announced(head, Framing::Length(0))
+}
+
+/// The body of a response to `method`.
+pub(crate) fn of_response(head: &Head, status: u16, method: &str) -> Announced {
+    if method.eq_ignore_ascii_case("HEAD") || matches!(status, 100..=199 | 204 | 304) {
+        return Announced { framing: Framing::Length(0), ambiguous: false };
+    }
+    announced(head, Framing::UntilClose)
+}
+
+fn announced(head: &Head, otherwise: Framing) -> Announced {
+    let codings: Vec<&str> =
+        head.headers.get_all("transfer-encoding").flat_map(|v| v.split(',')).map(str::trim).collect();
+    let lengths: Vec<&str> = head.headers.get_all("content-length").flat_map(|v| v.split(',')).map(str::trim).collect();
+    if let Some(last) = codings.last() {
+        let chunked = last.eq_ignore_ascii_case("chunked");
+        let framing = if chunked { Framing::Chunked(Chunked::new()) } else { Framing::UntilClose };
+        return Announced { framing, ambiguous: !lengths.is_empty() };
+    }
+    let Some(first) = lengths.first() else { return Announced { framing: otherwise, ambiguous: false } };
+    let digits = !first.is_empty() && first.bytes().all(|b| b.is_ascii_digit());
+    match first.parse() {
+        Ok(length) if digits => {
+            Announced { framing: Framing::Length(length), ambiguous: lengths.iter().any(|other| other != first) }
+        }
+        _ => Announced { framing: otherwise, ambiguous: true },
+    }
+}
+
+impl Framing {
+    /// Takes what belongs to the body; `bytes` moves on over it.
+    pub(crate) fn feed(&mut self, bytes: &mut &[u8], body: &mut Body, limit: usize) -> Fed {
+        match self {
+            Self::Length(left) => {
+                let n = usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
+                let (data, rest) = bytes.split_at(n);
+                keep(body, data, limit);
+                *bytes = rest;
+                *left -= n as u64;
+                if *left == 0 { Fed::End(Headers::default()) } else { Fed::NeedMore }
+            }
+            Self::Chunked(chunked) => loop {
+                match chunked.step(bytes) {
+                    Step::Data(data) => keep(body, data, limit),
+                    Step::NeedMore => return Fed::NeedMore,
+                    Step::End(trailers) => return Fed::End(trailers),
+                    Step::Malformed => return Fed::Malformed,
+                }
+            },
+            Self::UntilClose => {
+                keep(body, bytes, limit);
+                *bytes = &[];
+                Fed::NeedMore
+            }
+        }
+    }
+
+    /// Passes over missing bytes. False: the place in the stream is lost.
+    pub(crate) fn skip(&mut self, len: u64, body: &mut Body) -> bool {
+        let fits = match self {
+            Self::Length(left) => {
+                let fits = len <= *left;
+                if fits {
+                    *left -= len;
+                }
+                fits
+            }
+            Self::Chunked(chunked) => {
+                let fits = len <= chunked.skippable();
+                if fits {
+                    chunked.skip(len);
+                }
+                fits
+            }
+            Self::UntilClose => true,
+        };
+        if fits {
+            body.size += len;
+        }
+        body.holed = true;
+        fits
+    }
+
+    /// Whether nothing more belongs to the body.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self, Self::Length(0))
+    }
+}
+
+/// Keeps the beginning of a body: up to the limit, and only as long as it has no hole.
+fn keep(body: &mut Body, data: &[u8], limit: usize) {
+    body.size += data.len() as u64;
+    if body.holed || body.over_limit {
+        return;
+    }
+    let room = limit - body.bytes.len();
+    body.over_limit = data.len() > room;
+    body.bytes.extend_from_slice(&data[..data.len().min(room)]);
+}

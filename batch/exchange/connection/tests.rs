@@ -1,0 +1,294 @@
+//! Scenarios on a connection: each says what happens and what must come of it.
+
+use super::*;
+use crate::Role;
+
+/// What the process at one end sees, in order.
+enum Event<'a> {
+    Request(&'a [u8]),
+    Response(&'a [u8]),
+    MissRequest(u64),
+    MissResponse(u64),
+}
+use Event::{MissRequest, MissResponse, Request as Req, Response as Res};
+
+struct Run {
+    connection: Connection,
+    out: Vec<Exchange>,
+    time: u64,
+}
+
+impl Run {
+    fn new(role: Option<Role>, late: bool) -> Self {
+        Self { connection: Connection::new(Limits::default(), role, late), out: Vec::new(), time: 0 }
+    }
+
+    fn client() -> Self {
+        Self::new(Some(Role::Client), false)
+    }
+
+    fn feed(&mut self, events: &[Event<'_>]) -> &mut Self {
+        for event in events {
+            self.time += 1;
+            let (direction, bytes, missing) = match event {
+                Req(bytes) => (Direction::Sent, *bytes, 0),
+                Res(bytes) => (Direction::Received, *bytes, 0),
+                MissRequest(len) => (Direction::Sent, &[][..], *len),
+                MissResponse(len) => (Direction::Received, &[][..], *len),
+            };
+            if missing > 0 {
+                self.connection.missing(direction, missing, Cause::Unseen, self.time, &mut self.out);
+            }
+            let at = self.connection.next_offset(direction);
+            self.connection.data(direction, at, bytes, self.time, &mut self.out);
+        }
+        self
+    }
+
+    fn close(&mut self) -> Vec<Exchange> {
+        self.connection.close(None, self.time + 1, &mut self.out);
+        std::mem::take(&mut self.out)
+    }
+}
+
+/// `METHOD target -> status body-length [damage causes]`, a line an exchange.
+fn lines(exchanges: &[Exchange]) -> Vec<String> {
+    let line = |e: &Exchange| {
+        let status = e.response.as_ref().map_or("-".into(), |r| r.status.to_string());
+        let body = e.response.as_ref().map_or(0, |r| r.body.size);
+        let damage: Vec<&str> = e.damage.iter().map(|d| d.cause.as_str()).collect();
+        format!("{} {} -> {status} {body} {damage:?}", e.request.method, e.request.target)
+    };
+    exchanges.iter().map(line).collect()
+}
+
+const GET: &[u8] = b"GET /a?x=1 HTTP/1.1\r\nHost: h\r\n\r\n";
+const OK5: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+
+#[test]
+fn keep_alive_keeps_order_and_queries() {
+    let mut run = Run::client();
+    run.feed(&[
+        Req(GET),
+        Res(OK5),
+        Req(b"GET /b HTTP/1.1\r\n\r\n"),
+        Res(b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n"),
+    ]);
+    assert_eq!(lines(&run.out), ["GET /a?x=1 -> 200 5 []", "GET /b -> 404 0 []"]);
+    assert_eq!(run.connection.protocol(), Protocol::Http1);
+}
+
+/// The same result wherever the two streams are cut: pipelining, HEAD, 204, 304, 1xx, chunks, trailers, late bodies.
+#[test]
+fn any_split_gives_the_same() {
+    let requests =
+        b"HEAD /h HTTP/1.1\r\n\r\nPOST /p HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nT: 1\r\n\r\n\
+        \r\nDELETE /d HTTP/1.1\r\nContent-Length: 2\r\n\r\nxyGET /n HTTP/1.0\r\n\r\n";
+    let responses = b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n\
+        HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nz\r\n0\r\n\r\nHTTP/1.1 204 None\r\n\r\nHTTP/1.0 200 OK\r\n\r\nuntil the end";
+    let whole = {
+        let mut run = Run::client();
+        run.feed(&[Req(requests), Res(responses)]);
+        run.close()
+    };
+    assert_eq!(
+        lines(&whole),
+        ["HEAD /h -> 200 0 []", "POST /p -> 201 1 []", "DELETE /d -> 204 0 []", "GET /n -> 200 13 []"]
+    );
+    assert_eq!(whole[1].request.body.bytes, b"abc");
+    assert_eq!(whole[1].request.head.trailers.get("t"), Some("1"));
+    let content = |exchanges: &[Exchange]| -> Vec<(Request, Option<Response>)> {
+        exchanges.iter().map(|e| (e.request.clone(), e.response.clone())).collect()
+    };
+    for a in 0..=requests.len() {
+        for b in 0..=responses.len() {
+            let mut run = Run::client();
+            run.feed(&[Req(&requests[..a]), Req(&requests[a..]), Res(&responses[..b]), Res(&responses[b..])]);
+            assert_eq!(content(&run.close()), content(&whole), "split at {a}, {b}");
+        }
+    }
+}
+
+/// Byte by byte, and with the response seen before the request's record.
+#[test]
+fn single_bytes_and_overtaking_responses() {
+    let mut run = Run::client();
+    for byte in GET {
+        run.feed(&[Req(&[*byte])]);
+    }
+    for byte in OK5 {
+        run.feed(&[Res(&[*byte])]);
+    }
+    run.feed(&[Res(OK5), Req(GET)]);
+    assert_eq!(lines(&run.close()), ["GET /a?x=1 -> 200 5 []"; 2]);
+}
+
+#[test]
+fn the_role_shows_in_the_traffic() {
+    let mut run = Run::new(None, false);
+    run.feed(&[Req(OK5)]);
+    assert_eq!(run.connection.role(), Some(Role::Server));
+    let mut run = Run::new(None, false);
+    run.feed(&[Req(GET), Res(OK5)]);
+    assert_eq!(run.connection.role(), Some(Role::Client));
+    assert_eq!(run.out.len(), 1);
+}
+
+#[test]
+fn a_close_before_the_response_is_said() {
+    let mut run = Run::client();
+    let out = run.feed(&[Req(GET)]).close();
+    assert!(out[0].closed_early && out[0].response.is_none());
+    let out = Run::client().feed(&[Req(GET), Res(&OK5[..OK5.len() - 2])]).close();
+    let body = &out[0].response.as_ref().expect("its head was seen").body;
+    assert!(out[0].closed_early && !body.complete && body.size == 3);
+}
+
+#[test]
+fn a_hole_in_a_body_keeps_its_length_and_the_connection() {
+    let mut run = Run::client();
+    run.feed(&[
+        Req(GET),
+        Res(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nab"),
+        MissResponse(5),
+        Res(b"cde"),
+        Req(GET),
+        Res(OK5),
+    ]);
+    assert_eq!(lines(&run.out), ["GET /a?x=1 -> 200 10 [\"unseen\"]", "GET /a?x=1 -> 200 5 []"]);
+    let body = &run.out[0].response.as_ref().expect("seen").body;
+    assert_eq!((body.bytes.as_slice(), body.size, body.holed, body.complete), (&b"ab"[..], 10, true, true));
+    assert_eq!(run.out[0].damage[0], Damage { cause: Cause::Unseen, part: Part::Response, start: 41, end: 46 });
+}
+
+/// A whole response is lost: its request is given out without one and the next pair is right.
+#[test]
+fn a_lost_response_shifts_no_pairs() {
+    let mut run = Run::client();
+    run.feed(&[Req(b"GET /1 HTTP/1.1\r\n\r\n"), MissResponse(43), Req(b"GET /2 HTTP/1.1\r\n\r\n"), Res(OK5)]);
+    assert_eq!(lines(&run.out), ["GET /1 -> - 0 [\"unseen\"]", "GET /2 -> 200 5 []"]);
+}
+
+/// A whole request is lost: its response is passed over and never given to the next request.
+#[test]
+fn a_lost_request_leaves_an_orphan() {
+    let mut run = Run::client();
+    run.feed(&[Req(GET), Res(OK5), MissRequest(20), Res(b"HTTP/1.1 500 No\r\nContent-Length: 1\r\n\r\nx")]);
+    run.feed(&[Req(b"GET /3 HTTP/1.1\r\n\r\n"), Res(OK5)]);
+    assert_eq!(lines(&run.out), ["GET /a?x=1 -> 200 5 []", "GET /3 -> 200 5 []"]);
+    assert_eq!(run.connection.orphans(), 1);
+}
+
+#[test]
+fn chunks_that_lose_their_place_resume_with_the_next_message() {
+    let mut run = Run::client();
+    run.feed(&[
+        Req(GET),
+        Res(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"),
+        MissResponse(9),
+        Res(b"rest\r\n0\r\n\r\n"),
+    ]);
+    run.feed(&[Req(b"GET /2 HTTP/1.1\r\n\r\n"), Res(OK5)]);
+    assert_eq!(lines(&run.out), ["GET /a?x=1 -> 200 3 [\"unseen\"]", "GET /2 -> 200 5 []"]);
+}
+
+/// Joined in the middle of a download: the next request is the first that is captured.
+#[test]
+fn a_late_join_begins_at_a_boundary() {
+    let mut run = Run::new(Some(Role::Client), true);
+    run.feed(&[Res(b"tail of a body"), Res(OK5), Req(GET), Res(OK5)]);
+    assert_eq!(lines(&run.out), ["GET /a?x=1 -> 200 5 []"]);
+    let mut run = Run::new(None, true);
+    run.feed(&[Res(b"tail"), Req(GET), Res(OK5)]);
+    assert_eq!(lines(&run.out), ["GET /a?x=1 -> 200 5 []"]);
+}
+
+#[test]
+fn other_protocols_are_given_up_at_once() {
+    for bytes in [&b"SSH-2.0-x\r\n"[..], b"\x00\x01\x02", b"*1\r\n$4\r\nPING\r\n"] {
+        let mut run = Run::client();
+        run.feed(&[Req(bytes)]);
+        assert!(run.connection.is_opaque(), "{}", bytes.escape_ascii());
+    }
+    let mut run = Run::client();
+    run.feed(&[Req(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")]);
+    assert_eq!(run.connection.protocol(), Protocol::Http2);
+    let mut run = Run::client();
+    run.feed(&[Res(b"220 mail ready\r\n")]);
+    assert!(run.connection.is_opaque());
+}
+
+#[test]
+fn tunnels_and_upgrades_end_http() {
+    for (request, response) in [
+        (&b"CONNECT a:1 HTTP/1.1\r\n\r\n"[..], &b"HTTP/1.1 200 OK\r\n\r\n\x16\x03\x01"[..]),
+        (b"GET /ws HTTP/1.1\r\nUpgrade: x\r\n\r\n", b"HTTP/1.1 101 Switching\r\n\r\n\x81\x01a"),
+    ] {
+        let mut run = Run::client();
+        run.feed(&[Req(request), Res(response), Req(b"\x16\x03\x01")]);
+        assert_eq!(run.out.len(), 1);
+        assert!(run.connection.is_opaque());
+    }
+}
+
+#[test]
+fn ambiguous_lengths_are_reported() {
+    let mut run = Run::client();
+    run.feed(&[Req(b"POST / HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), Res(OK5)]);
+    assert_eq!(lines(&run.out), ["POST / -> 200 5 [\"ambiguous_length\"]"]);
+}
+
+#[test]
+fn bodies_and_queues_are_bounded() {
+    let limits = Limits { body: 4, pipeline: 2, ..Limits::default() };
+    let mut run = Run::client();
+    run.connection = Connection::new(limits, Some(Role::Client), false);
+    run.feed(&[Req(GET), Res(OK5)]);
+    let body = &run.out[0].response.as_ref().expect("seen").body;
+    assert_eq!((body.bytes.as_slice(), body.size, body.over_limit, body.truncated()), (&b"hell"[..], 5, true, true));
+    for _ in 0..5 {
+        run.feed(&[Req(GET)]);
+    }
+    assert!(run.connection.open_exchanges() <= 2);
+}
+
+/// Any bytes at all, at any split and with any gaps, neither panic nor grow without bound.
+#[test]
+fn noise_is_survived() {
+    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = |n: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        usize::try_from(seed % n as u64).expect("small")
+    };
+    let pieces: [&[u8]; 12] = [
+        GET,
+        OK5,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"5\r\nhello\r\n",
+        b"0\r\n\r\n",
+        b"\r\n",
+        b"HEAD / HTTP/1.1\r\n\r\n",
+        b"HTTP/1.1 100 C\r\n\r\n",
+        b"\x00\xff",
+        b"POST / HTTP/1.1\r\nContent-Length: 7\r\n\r\n",
+        b"HTTP/1.1 304 N\r\n\r\n",
+        b"x",
+    ];
+    for round in 0..3000 {
+        let mut run = Run::new([Some(Role::Client), Some(Role::Server), None][round % 3], round % 2 == 0);
+        for _ in 0..40 {
+            let piece = pieces[next(pieces.len())];
+            let cut = next(piece.len() + 1);
+            match next(8) {
+                0 => run.feed(&[MissRequest(next(30) as u64)]),
+                1 => run.feed(&[MissResponse(next(30) as u64)]),
+                2..=4 => run.feed(&[Req(&piece[..cut]), Req(&piece[cut..])]),
+                _ => run.feed(&[Res(&piece[..cut]), Res(&piece[cut..])]),
+            };
+        }
+        let requests = run.close().len();
+        assert!(requests <= 80);
+    }
+}

@@ -1,0 +1,201 @@
+//! Heads: where they end, and what they say.
+
+use crate::exchange::{Head, Headers};
+
+/// Header fields of one head at most.
+const FIELDS_MAX: usize = 1024;
+
+/// What the first bytes of a message say about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    Request,
+    Response,
+    /// The preface of HTTP/2.
+    Http2,
+    /// Could become a message with more bytes.
+    Undecided,
+    Other,
+}
+
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
+const METHOD_MAX: usize = 32;
+
+/// Looks at the first bytes after leading line ends.
+pub(crate) fn start_of(bytes: &[u8]) -> Start {
+    let bytes = skip_line_ends(bytes);
+    if bytes.is_empty() {
+        return Start::Undecided;
+    }
+    for (pattern, start) in [(&b"HTTP/1."[..], Start::Response), (HTTP2_PREFACE, Start::Http2)] {
+        if bytes.starts_with(pattern) {
+            return start;
+        }
+        if pattern.starts_with(bytes) {
+            return Start::Undecided;
+        }
+    }
+    request_start(bytes)
+}
+
+/// `METHOD target HTTP/1.x`, as far as it is there.
+fn request_start(bytes: &[u8]) -> Start {
+    let Some(space) = bytes.iter().position(|b| *b == b' ') else {
+        let plausible = bytes.len() <= METHOD_MAX && bytes.iter().all(|b| is_method_byte(*b));
+        return if plausible { Start::Undecided } else { Start::Other };
+    };
+    if space == 0 || space > METHOD_MAX || !bytes[..space].iter().all(|b| is_method_byte(*b)) {
+        return Start::Other;
+    }
+    let target = &bytes[space + 1..];
+    match target.iter().position(|b| b.is_ascii_control()) {
+        Some(end) => {
+            let line = &target[..end];
+            let ends_line = matches!(target[end], b'\r' | b'\n');
+            let version = line.rsplit(|b| *b == b' ').next().unwrap_or_default();
+            if ends_line && version.starts_with(b"HTTP/1.") { Start::Request } else { Start::Other }
+        }
+        None if target.first().is_none_or(|b| matches!(b, b'/' | b'*') || b.is_ascii_alphanumeric()) => {
+            Start::Undecided
+        }
+        None => Start::Other,
+    }
+}
+
+fn is_method_byte(byte: u8) -> bool {
+    byte.is_ascii_alphabetic() || matches!(byte, b'-' | b'_')
+}
+
+/// Servers and clients skip empty lines in front of a message.
+pub(crate) fn skip_line_ends(bytes: &[u8]) -> &[u8] {
+    let start = bytes.iter().position(|b| !matches!(b, b'\r' | b'\n')).unwrap_or(bytes.len());
+    &bytes[start..]
+}
+
+/// Length of the head up to and with its empty line, searching from `from` on.
+pub(crate) fn head_end(bytes: &[u8], from: usize) -> Option<usize> {
+    let mut at = from.saturating_sub(3);
+    while let Some(line) = bytes[at..].iter().position(|b| *b == b'\n') {
+        at += line + 1;
+        match bytes.get(at..) {
+            Some([b'\n', ..]) => return Some(at + 1),
+            Some([b'\r', b'\n', ..]) => return Some(at + 2),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// A parsed request line with its fields.
+pub(crate) struct RequestHead {
+    pub(crate) method: String,
+    pub(crate) target: String,
+    pub(crate) head: Head,
+}
+
+/// A parsed status line with its fields.
+pub(crate) struct ResponseHead {
+    pub(crate) status: u16,
+    pub(crate) head: Head,
+}
+
+/// `None` if it is not a request head.
+pub(crate) fn parse_request(bytes: &[u8]) -> Option<RequestHead> {
+    let mut config = httparse::ParserConfig::default();
+    config.allow_multiple_spaces_in_request_line_delimiters(true).ignore_invalid_headers_in_requests(true);
+    let mut fields = vec![httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut request = httparse::Request::new(&mut fields);
+    let done = config.parse_request(&mut request, bytes).ok()?.is_complete();
+    let (method, target, version) = (request.method?, request.path?, request.version?);
+    done.then(|| RequestHead {
+        method: method.to_owned(),
+        target: target.to_owned(),
+        head: Head { minor_version: version, headers: headers(request.headers), trailers: Headers::default() },
+    })
+}
+
+/// `None` if it is not a response head.
+pub(crate) fn parse_response(bytes: &[u8]) -> Option<ResponseHead> {
+    let mut config = httparse::ParserConfig::default();
+    config
+        .allow_spaces_after_header_name_in_responses(true)
+        .allow_obsolete_multiline_headers_in_responses(true)
+        .allow_multiple_spaces_in_response_status_delimiters(true)
+        .ignore_invalid_headers_in_responses(true);
+    let mut fields = vec![httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut response = httparse::Response::new(&mut fields);
+    let done = config.parse_response(&mut response, bytes).ok()?.is_complete();
+    let (status, version) = (response.code?, response.version?);
+    done.then(|| ResponseHead {
+        status,
+        head: Head { minor_version: version, headers: headers(response.headers), trailers: Headers::default() },
+    })
+}
+
+/// Trailer fields: lines up to the empty one.
+pub(crate) fn parse_trailers(bytes: &[u8]) -> Option<Headers> {
+    let mut fields = vec![httparse::EMPTY_HEADER; FIELDS_MAX];
+    match httparse::parse_headers(bytes, &mut fields) {
+        Ok(httparse::Status::Complete((_, fields))) => Some(headers(fields)),
+        _ => None,
+    }
+}
+
+fn headers(fields: &[httparse::Header<'_>]) -> Headers {
+    let mut headers = Headers::default();
+    for field in fields {
+        headers.push(field.name, &text(field.value));
+    }
+    headers
+}
+
+/// Field values are UTF-8 in practice and Latin-1 by the book.
+fn text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.into(),
+        Err(_) => bytes.iter().map(|b| char::from(*b)).collect::<String>().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn starts_are_told_apart() {
+        let check = |bytes: &[u8], expected| assert_eq!(start_of(bytes), expected, "{}", bytes.escape_ascii());
+        check(b"GET / HTTP/1.1\r\n", Start::Request);
+        check(b"\r\nPROPFIND /a b HTTP/1.0\n", Start::Request);
+        check(b"OPTIONS * HTTP/1.1\r\n", Start::Request);
+        check(b"CONNECT a:443 HTTP/1.1\r\n", Start::Request);
+        check(b"HTTP/1.0 200 OK\r\n", Start::Response);
+        check(b"HTT", Start::Undecided);
+        check(b"GE", Start::Undecided);
+        check(b"GET /lon", Start::Undecided);
+        check(b"PRI * HTTP/2.0\r\n\r\nSM", Start::Http2);
+        check(b"PRI * HT", Start::Undecided);
+        check(b"SSH-2.0-OpenSSH\r\n", Start::Other);
+        check(b"\x16\x03\x01", Start::Other);
+        check(b"GET /\r\n", Start::Other);
+        check(b"EHLO mail HELO\r\n", Start::Other);
+        check(b"*1\r\n$4\r\nPING\r\n", Start::Other);
+    }
+
+    #[test]
+    fn ends_are_found_at_any_split() {
+        let head = b"GET / HTTP/1.1\r\nA: b\r\n\r\nrest";
+        assert_eq!(head_end(head, 0), Some(24));
+        for split in 0..24 {
+            assert_eq!(head_end(&head[..split], 0), None, "cut at {split}");
+            assert_eq!(head_end(head, split), Some(24), "searched from {split}");
+        }
+        assert_eq!(head_end(b"HTTP/1.1 200 OK\nA: b\n\nrest", 0), Some(22));
+    }
+
+    #[test]
+    fn repeated_and_odd_fields_are_kept() {
+        let head = parse_response(b"HTTP/1.1 200 OK\r\nSet-Cookie: a=1\r\nset-cookie: b=2\r\nX: \xe9\r\n\r\n")
+            .expect("a head");
+        assert_eq!(head.head.headers.get_all("Set-Cookie").collect::<Vec<_>>(), ["a=1", "b=2"]);
+        assert_eq!(head.head.headers.get("x"), Some("\u{e9}"));
+    }
+}

@@ -1,0 +1,192 @@
+//! One ring: scans, spans, leases and the consumer position.
+#![expect(unsafe_code, reason = "a lease lends bytes that the kernel shares")]
+
+use std::{
+    collections::VecDeque,
+    io,
+    os::fd::BorrowedFd,
+    ptr::NonNull,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use arrow_array::RecordBatch;
+use arrow_buffer::Buffer;
+use ringtap_bpf::abi::Record;
+
+use crate::{
+    map::{HEAD, RingPages, Slot},
+    records::RecordsBuilder,
+};
+
+/// Payloads below this are copied: a lease costs more than copying so few bytes. Measured: below 1 KiB a scan that
+/// copies is within a tenth of one that does not, from 1 KiB on the lease wins.
+const COPY_BELOW: usize = 1024;
+/// Records of one batch at most, so that a batch's work stays short.
+const BATCH_RECORDS_MAX: usize = 8192;
+
+/// Counts of a ring since it was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RingStats {
+    /// Records that scans returned.
+    pub records: u64,
+    /// Payload bytes that were copied out.
+    pub copied_bytes: u64,
+    /// Payload bytes that batches borrowed.
+    pub leased_bytes: u64,
+    /// Records that were cut short or otherwise not as the programs write them.
+    pub malformed: u64,
+}
+
+#[derive(Debug)]
+struct Span {
+    end: u64,
+    done: bool,
+}
+
+/// What leases share with their ring.
+#[derive(Debug)]
+struct Shared {
+    pages: RingPages,
+    /// Spans that were handed out, oldest first; the consumer position lies at the start of the first.
+    spans: Mutex<VecDeque<Span>>,
+    /// Position of the first of `spans`.
+    first: AtomicU64,
+}
+
+impl Shared {
+    /// Marks the span that ends at `end` and moves the consumer position over the longest returned prefix.
+    fn give_back(&self, end: u64) {
+        let mut spans = self.spans.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(span) = spans.iter_mut().find(|span| span.end == end) {
+            span.done = true;
+        }
+        let mut position = None;
+        while spans.front().is_some_and(|span| span.done) {
+            position = spans.pop_front().map(|span| span.end);
+        }
+        if let Some(position) = position {
+            self.first.store(position, Ordering::Relaxed);
+            self.pages.release(position);
+        }
+    }
+}
+
+/// Holds a span of the ring until the last buffer that points into it is dropped.
+struct Lease {
+    shared: Arc<Shared>,
+    end: u64,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.shared.give_back(self.end);
+    }
+}
+
+/// A BPF ring buffer and the place up to which it was scanned.
+#[derive(Debug)]
+pub struct Ring {
+    shared: Arc<Shared>,
+    scanned: u64,
+    stats: RingStats,
+}
+
+impl Ring {
+    /// Maps the ring buffer of `size` bytes behind a map's descriptor.
+    ///
+    /// # Errors
+    ///
+    /// The size is not the ring's, or mapping fails.
+    pub fn open(fd: BorrowedFd<'_>, size: u32) -> io::Result<Self> {
+        let pages = RingPages::map(fd, size)?;
+        let scanned = pages.consumer_position();
+        let shared = Shared { pages, spans: Mutex::new(VecDeque::new()), first: AtomicU64::new(scanned) };
+        Ok(Self { shared: Arc::new(shared), scanned, stats: RingStats::default() })
+    }
+
+    /// Whether there may be something to scan.
+    #[must_use]
+    pub fn has_records(&self) -> bool {
+        let pages = &self.shared.pages;
+        pages.producer_position() != self.scanned && pages.slot(self.scanned) != Slot::Busy
+    }
+
+    /// Counts since the ring was opened.
+    #[must_use]
+    pub fn stats(&self) -> RingStats {
+        self.stats
+    }
+
+    /// Bytes of the ring that are taken: not yet scanned, or lent.
+    #[must_use]
+    pub fn backlog(&self) -> u64 {
+        let pages = &self.shared.pages;
+        pages.producer_position().saturating_sub(pages.consumer_position())
+    }
+
+    /// Takes the committed records from where the last scan ended. `None` if there are none.
+    ///
+    /// Rows whose payload is large borrow it from the ring. When more than half of the ring is taken all are copied,
+    /// so that whoever keeps a batch does not keep the kernel from writing.
+    pub fn scan(&mut self) -> Option<RecordBatch> {
+        let pressure = self.backlog() > self.shared.pages.size() / 2;
+        let start = self.scanned;
+        let (end, builder, leased) = self.collect(start, pressure)?;
+        self.scanned = end;
+        self.stats.copied_bytes += builder.copied_bytes() as u64;
+        self.stats.leased_bytes += leased;
+        self.stats.records += builder.rows() as u64;
+        let mut spans = self.shared.spans.lock().unwrap_or_else(PoisonError::into_inner);
+        spans.push_back(Span { end, done: false });
+        drop(spans);
+        let lease = Lease { shared: self.shared.clone(), end };
+        let buffer = (leased > 0).then(|| self.lend(start, end, lease));
+        Some(builder.finish(buffer))
+    }
+
+    /// Reads heads and payloads from `start` on: the end of the span, its rows, and the bytes they borrow.
+    fn collect(&mut self, start: u64, copy_all: bool) -> Option<(u64, RecordsBuilder, u64)> {
+        let pages = &self.shared.pages;
+        let (produced, mut at) = (pages.producer_position(), start);
+        let mut builder = RecordsBuilder::default();
+        let mut leased = 0;
+        while at < produced && builder.rows() < BATCH_RECORDS_MAX {
+            let (len, committed) = match pages.slot(at) {
+                Slot::Busy => break,
+                Slot::Discarded(len) => (len, false),
+                Slot::Committed(len) => (len, true),
+            };
+            if committed {
+                // SAFETY: the record is committed, and the consumer position stays at or below `start`, since the
+                // span that begins there is not handed out yet.
+                let bytes = unsafe { pages.bytes(at + HEAD, u64::from(len)) };
+                match Record::split(bytes) {
+                    Some((head, payload)) if copy_all || payload.len() < COPY_BELOW => {
+                        builder.push_copied(&head, payload);
+                    }
+                    Some((head, payload)) => {
+                        let from = at + HEAD + Record::SIZE as u64 - start;
+                        builder.push_leased(&head, payload, u32::try_from(from).expect("a ring is below 4 GiB"));
+                        leased += payload.len() as u64;
+                    }
+                    None => self.stats.malformed += 1,
+                }
+            }
+            at += (HEAD + u64::from(len)).next_multiple_of(8);
+        }
+        (at > start).then_some((at, builder, leased))
+    }
+
+    /// The span as a buffer that gives it back when it is dropped.
+    fn lend(&self, start: u64, end: u64, lease: Lease) -> Buffer {
+        // SAFETY: `collect` saw every record of the span committed or discarded, and the lease, which the buffer owns,
+        // keeps the consumer position at or below `start`.
+        let bytes = unsafe { self.shared.pages.bytes(start, end - start) };
+        // SAFETY: the memory stays mapped and unwritten as long as the lease lives: it holds the pages, and the
+        // position does not pass a span that was not given back. The buffer is read-only.
+        unsafe { Buffer::from_custom_allocation(NonNull::from(bytes).cast(), bytes.len(), Arc::new(lease)) }
+    }
+}

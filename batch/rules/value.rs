@@ -1,0 +1,159 @@
+//! Values of fields and literals, and how they compare. The left operand's type decides.
+
+use std::{borrow::Cow, net::IpAddr};
+
+use regex::Regex;
+
+/// An address range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cidr {
+    network: IpAddr,
+    prefix: u8,
+}
+
+impl Cidr {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (network, prefix) = text.split_once('/')?;
+        let network: IpAddr = network.parse().ok()?;
+        let prefix: u8 = prefix.parse().ok()?;
+        (prefix <= if network.is_ipv4() { 32 } else { 128 }).then_some(Self { network, prefix })
+    }
+
+    fn contains(self, address: IpAddr) -> bool {
+        let prefix = u32::from(self.prefix);
+        match (self.network, address.to_canonical()) {
+            (IpAddr::V4(net), IpAddr::V4(a)) => {
+                (net.to_bits() ^ a.to_bits()).checked_shr(32 - prefix).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(net), IpAddr::V6(a)) => {
+                (net.to_bits() ^ a.to_bits()).checked_shr(128 - prefix).unwrap_or(0) == 0
+            }
+            _ => false,
+        }
+    }
+}
+
+/// A value of a field or a literal.
+#[derive(Debug, Clone)]
+pub enum Value<'a> {
+    /// Text.
+    Text(Cow<'a, str>),
+    /// Whole number.
+    Int(i128),
+    /// Other number.
+    Float(f64),
+    /// Truth.
+    Bool(bool),
+    /// Address.
+    Ip(IpAddr),
+    /// Address range.
+    Cidr(Cidr),
+    /// Bytes written in hexadecimal, with their text.
+    Hex(Vec<u8>, Cow<'a, str>),
+    /// Several texts, such as tags.
+    Texts(Vec<Cow<'a, str>>),
+    /// Regular expression; only literals are.
+    Regex(Regex),
+    /// Array literal.
+    Array(Vec<Value<'a>>),
+}
+
+impl<'a> Value<'a> {
+    /// Text without a copy.
+    #[must_use]
+    pub fn text(text: &'a str) -> Self {
+        Self::Text(Cow::Borrowed(text))
+    }
+
+    /// Whether a bare operand counts as true: anything but zero and emptiness.
+    pub(crate) fn is_true(&self) -> bool {
+        match self {
+            Self::Text(text) => !text.is_empty(),
+            Self::Int(n) => *n != 0,
+            Self::Float(n) => *n != 0.0,
+            Self::Bool(b) => *b,
+            Self::Ip(ip) => !ip.is_unspecified(),
+            Self::Hex(bytes, _) => !bytes.is_empty(),
+            Self::Array(values) => !values.is_empty(),
+            Self::Cidr(_) | Self::Texts(_) | Self::Regex(_) => true,
+        }
+    }
+
+    /// The printed form.
+    pub(crate) fn print(&self) -> String {
+        match self {
+            Self::Text(text) | Self::Hex(_, text) => text.to_string(),
+            Self::Int(n) => n.to_string(),
+            Self::Float(n) => n.to_string(),
+            Self::Bool(b) => b.to_string(),
+            Self::Ip(ip) => ip.to_string(),
+            Self::Cidr(cidr) => format!("{}/{}", cidr.network, cidr.prefix),
+            Self::Texts(texts) => texts.join(","),
+            Self::Regex(regex) => regex.as_str().to_owned(),
+            Self::Array(values) => values.iter().map(Value::print).collect::<Vec<_>>().join(","),
+        }
+    }
+
+    /// A number, for inequalities.
+    pub(crate) fn number(&self) -> Option<f64> {
+        match self {
+            #[expect(clippy::cast_precision_loss, reason = "inequalities compare numbers of both kinds")]
+            Self::Int(n) => Some(*n as f64),
+            Self::Float(n) => Some(*n),
+            _ => None,
+        }
+    }
+
+    /// `==`.
+    pub(crate) fn equals(&self, right: &Self) -> bool {
+        match (self, right) {
+            (Self::Array(values), x) => values.iter().any(|value| value.equals(x)),
+            (x, Self::Array(values)) => values.iter().any(|value| x.equals(value)),
+            (Self::Text(a), Self::Text(b)) => a == b,
+            (Self::Text(a), Self::Regex(regex)) => regex.is_match(a),
+            (Self::Text(a), Self::Ip(_) | Self::Cidr(_)) => **a == right.print(),
+            (Self::Text(a), Self::Hex(bytes, _)) => a.as_bytes() == bytes.as_slice(),
+            (Self::Texts(texts), Self::Text(b)) => texts.iter().any(|text| text == b),
+            (Self::Texts(texts), Self::Regex(regex)) => texts.iter().any(|text| regex.is_match(text)),
+            (Self::Int(a), Self::Int(b)) => a == b,
+            (Self::Bool(a), Self::Bool(b)) => a == b,
+            (Self::Ip(a), Self::Ip(b)) => a == b,
+            (Self::Ip(a), Self::Cidr(range)) | (Self::Cidr(range), Self::Ip(a)) => range.contains(*a),
+            #[expect(clippy::float_cmp, reason = "equality of numbers as written")]
+            _ => match (self.number(), right.number()) {
+                (Some(a), Some(b)) => a == b,
+                _ => false,
+            },
+        }
+    }
+
+    /// `!=`, which is not always the opposite: unlike types are neither equal nor unequal, and a list differs if any
+    /// of its elements does.
+    pub(crate) fn differs(&self, right: &Self) -> bool {
+        match (self, right) {
+            (Self::Array(_), _) | (_, Self::Array(_)) => !self.equals(right),
+            (Self::Texts(texts), Self::Text(b)) => texts.iter().any(|text| text != b),
+            (Self::Texts(texts), Self::Regex(regex)) => texts.iter().any(|text| !regex.is_match(text)),
+            (Self::Text(_), Self::Text(_) | Self::Regex(_) | Self::Ip(_) | Self::Cidr(_) | Self::Hex(..))
+            | (Self::Bool(_), Self::Bool(_))
+            | (Self::Ip(_), Self::Ip(_) | Self::Cidr(_))
+            | (Self::Cidr(_), Self::Ip(_)) => !self.equals(right),
+            _ => self.number().is_some() && right.number().is_some() && !self.equals(right),
+        }
+    }
+
+    /// `contains`.
+    pub(crate) fn contains(&self, right: &Self) -> bool {
+        match (self, right) {
+            (_, Self::Array(_)) => false,
+            (Self::Array(values), x) => values.iter().any(|value| value.equals(x)),
+            (Self::Text(a), Self::Text(b)) => a.contains(b.as_ref()),
+            (Self::Text(a), Self::Ip(_) | Self::Cidr(_)) => a.contains(&right.print()),
+            (Self::Text(a), Self::Hex(bytes, _)) => {
+                bytes.is_empty() || a.as_bytes().windows(bytes.len()).any(|window| window == bytes.as_slice())
+            }
+            (Self::Int(_) | Self::Float(_) | Self::Bool(_), _) => false,
+            _ => self.equals(right),
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! The Rust view of `abi.h`.
+//!
+//! Readers copy out of the bytes they are given, so records need no alignment and a short or broken record is `None`,
+//! never a fault.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Payload bytes of one record at most.
+pub const CHUNK_MAX: usize = 16 * 1024;
+/// Rings at most.
+pub const SHARDS_MAX: usize = 64;
+
+/// What a record is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// Bytes of a stream, or their absence.
+    Payload = 1,
+    /// A connection and its process became known.
+    Open = 2,
+    /// A connection ended.
+    Close = 3,
+    /// A process began to run another program.
+    Exec = 4,
+    /// A process ended.
+    Exit = 5,
+    /// A process mapped a file for execution.
+    Map = 6,
+}
+
+impl Kind {
+    /// `None` for a value that this build does not know.
+    #[must_use]
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        Some(match byte {
+            1 => Self::Payload,
+            2 => Self::Open,
+            3 => Self::Close,
+            4 => Self::Exec,
+            5 => Self::Exit,
+            6 => Self::Map,
+            _ => return None,
+        })
+    }
+}
+
+/// Bits of [`Record::flags`].
+pub mod flag {
+    /// The socket was inferred from the thread's last one.
+    pub const INFERRED: u32 = 1 << 0;
+    /// No socket is known; the connection id is made up from the TLS object.
+    pub const UNATTRIBUTED: u32 = 1 << 1;
+    /// The bytes could not be read.
+    pub const FAULT: u32 = 1 << 2;
+    /// The bytes went from a file to the socket without passing user space.
+    pub const SENDFILE: u32 = 1 << 3;
+    /// The connection is older than the agent.
+    pub const LATE: u32 = 1 << 4;
+    /// The program let the kernel discard the bytes.
+    pub const DISCARDED: u32 = 1 << 5;
+}
+
+/// Bits of the programs' constant `wanted`: which connections are captured.
+pub mod wanted {
+    /// Connections that were accepted here.
+    pub const INGRESS: u32 = 1 << 0;
+    /// Connections to private, link-local, shared and loopback addresses.
+    pub const EGRESS_INTERNAL: u32 = 1 << 1;
+    /// Connections to all other addresses.
+    pub const EGRESS_EXTERNAL: u32 = 1 << 2;
+    /// Whether the other end may be a loopback address.
+    pub const LOOPBACK: u32 = 1 << 3;
+}
+
+/// Bits of the map `excluded`: what of a process is left alone.
+pub mod exclude {
+    /// All payload.
+    pub const DATA: u32 = 1 << 0;
+    /// Name look-ups.
+    pub const DNS: u32 = 1 << 1;
+    /// Plaintext at TLS libraries.
+    pub const TLS: u32 = 1 << 2;
+    /// HTTP.
+    pub const HTTP: u32 = 1 << 3;
+    /// Everything.
+    pub const ALL: u32 = 0xff;
+}
+
+/// Head of every record.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Record {
+    /// Boot time in nanoseconds when the call had ended.
+    pub time_ns: u64,
+    /// Socket cookie, or an id of the programs' own with the highest bit set.
+    pub conn: u64,
+    /// Stream offset of the first byte.
+    pub offset: u64,
+    /// Bytes of the stream that the record stands for.
+    pub len: u32,
+    /// Bytes that follow this head; fewer than `len` when they could not be read.
+    pub size: u32,
+    /// Process.
+    pub tgid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// A [`Kind`].
+    pub kind: u8,
+    /// 0 sent, 1 received, as the process sees it.
+    pub direction: u8,
+    /// 0 socket, 1 TLS plaintext.
+    pub layer: u8,
+    pad: u8,
+    /// Bits of [`flag`].
+    pub flags: u32,
+}
+
+impl Record {
+    /// Bytes of a head.
+    pub const SIZE: usize = 48;
+
+    /// Splits a record into its head and the bytes that belong to it; `None` if it is cut short.
+    #[must_use]
+    pub fn split(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let (head, rest) = Self::read_from_prefix(bytes).ok()?;
+        Some((head, rest.get(..head.size as usize)?))
+    }
+}
+
+/// Both ends of a connection.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Endpoints {
+    /// `AF_INET` (2) or `AF_INET6` (10).
+    pub family: u16,
+    /// 0 unknown, 1 client, 2 server.
+    pub role: u8,
+    pad: u8,
+    /// Host byte order.
+    pub local_port: u16,
+    /// Host byte order.
+    pub remote_port: u16,
+    local: [u8; 16],
+    remote: [u8; 16],
+}
+
+impl Endpoints {
+    /// `None` if the bytes are too few.
+    #[must_use]
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        Self::read_from_prefix(bytes).ok().map(|(ends, _)| ends)
+    }
+
+    /// Address on this machine; IPv4 mapped into IPv6 is given as IPv4.
+    #[must_use]
+    pub fn local(&self) -> std::net::IpAddr {
+        self.address(self.local)
+    }
+
+    /// Address of the other end.
+    #[must_use]
+    pub fn remote(&self) -> std::net::IpAddr {
+        self.address(self.remote)
+    }
+
+    fn address(&self, bytes: [u8; 16]) -> std::net::IpAddr {
+        if self.family == 2 {
+            let [a, b, c, d, ..] = bytes;
+            return std::net::Ipv4Addr::new(a, b, c, d).into();
+        }
+        std::net::IpAddr::from(bytes).to_canonical()
+    }
+}
+
+/// Lengths of a connection's streams when it closed, by direction (sent, received).
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Totals {
+    /// On the socket.
+    pub socket: [u64; 2],
+    /// Plaintext at the TLS library.
+    pub tls: [u64; 2],
+}
+
+impl Totals {
+    /// `None` if the bytes are too few.
+    #[must_use]
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        Self::read_from_prefix(bytes).ok().map(|(totals, _)| totals)
+    }
+}
+
+/// A file that was mapped for execution.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct MappedFile {
+    /// Device number as the kernel holds it.
+    pub device: u64,
+    /// Inode number.
+    pub inode: u64,
+    name: [u8; 128],
+}
+
+impl MappedFile {
+    /// `None` if the bytes are too few.
+    #[must_use]
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        Self::read_from_prefix(bytes).ok().map(|(file, _)| file)
+    }
+
+    /// Last part of the file's path.
+    #[must_use]
+    pub fn name(&self) -> &[u8] {
+        let end = self.name.iter().position(|b| *b == 0).unwrap_or(self.name.len());
+        &self.name[..end]
+    }
+}
+
+/// Key of the map `skip_until`.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct Stream {
+    /// Connection id.
+    pub conn: u64,
+    /// 0 socket, 1 TLS plaintext.
+    pub layer: u32,
+    /// 0 sent, 1 received.
+    pub direction: u32,
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// What the programs counted, summed over processors. The order is that of `RT_COUNTERS` in `abi.h`.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+        #[repr(C)]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Counters {
+            /// Names and values, in the order of the kernel's structure.
+            #[must_use]
+            pub fn named(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name)),*]
+            }
+
+            /// Adds another processor's counts.
+            pub fn add(&mut self, other: &Self) {
+                $(self.$name = self.$name.wrapping_add(other.$name);)*
+            }
+        }
+    };
+}
+
+counters! {
+    /// Payload of wanted connections that passed the probes.
+    seen_bytes,
+    /// Payload that went into a ring.
+    captured_bytes,
+    /// Records that went into the shards' rings.
+    captured_records,
+    /// Payload lost because a ring was full.
+    ring_full_bytes,
+    /// Records lost because a ring was full.
+    ring_full_records,
+    /// Payload that could not be read from the process.
+    fault_bytes,
+    /// Payload beyond what one call may bring.
+    call_limit_bytes,
+    /// Payload that went from file to socket inside the kernel.
+    sendfile_bytes,
+    /// Payload that the program let the kernel discard.
+    discarded_bytes,
+    /// TLS records on sockets: their plaintext is taken at the library, or not at all.
+    ciphertext_bytes,
+    /// Payload that user space asked to leave in the kernel.
+    skipped_bytes,
+    /// Process events lost because the control ring was full.
+    control_lost,
+    /// Connections not captured because their map was full.
+    connections_full,
+    /// TLS calls not captured because their map was full.
+    calls_full,
+    /// TLS objects not captured because their map was full.
+    tls_objects_full,
+    /// Payload read from a socket after TCP had closed it and its state was gone.
+    after_close_bytes,
+    /// Socket calls of 32-bit programs, which are not captured.
+    compat_calls,
+    /// Plaintext whose socket is not known; it is captured all the same.
+    unattributed_bytes,
+}
+
+/// The shard of a connection; the same function as `shard_of` in `emit.h`.
+#[must_use]
+pub fn shard_of(conn: u64, shards: u32) -> u32 {
+    debug_assert!(shards.is_power_of_two());
+    let hash = conn.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    u32::try_from(hash & u64::from(shards - 1)).expect("masked below the number of shards")
+}
+
+// The other half of the assertions in abi.h.
+const _: () = {
+    assert!(size_of::<Record>() == Record::SIZE);
+    assert!(std::mem::offset_of!(Record, offset) == 16);
+    assert!(std::mem::offset_of!(Record, tgid) == 32);
+    assert!(std::mem::offset_of!(Record, flags) == 44);
+    assert!(size_of::<Endpoints>() == 40);
+    assert!(std::mem::offset_of!(Endpoints, local) == 8);
+    assert!(size_of::<Totals>() == 32);
+    assert!(size_of::<MappedFile>() == 144);
+    assert!(size_of::<Stream>() == 16);
+    assert!(size_of::<Counters>() == 18 * 8);
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A record that ends before its own size says so is refused.
+    #[test]
+    fn short_records_are_refused() {
+        let mut bytes = vec![0u8; Record::SIZE + 3];
+        bytes[28] = 4; // size
+        assert!(Record::split(&bytes).is_none());
+        bytes.push(0);
+        assert_eq!(Record::split(&bytes).map(|(_, rest)| rest.len()), Some(4));
+        assert!(Record::split(&bytes[..40]).is_none());
+    }
+
+    #[test]
+    fn mapped_addresses_become_ipv4() {
+        let mut ends = [0u8; 40];
+        ends[0] = 10;
+        ends[18..24].copy_from_slice(&[0xff, 0xff, 192, 0, 2, 7]);
+        let ends = Endpoints::read(&ends).expect("forty bytes are enough");
+        assert_eq!(ends.local().to_string(), "192.0.2.7");
+        assert_eq!(ends.remote().to_string(), "::");
+    }
+
+    #[test]
+    fn names_end_at_the_first_zero() {
+        let mut bytes = [0u8; 144];
+        bytes[16..22].copy_from_slice(b"libssl");
+        assert_eq!(MappedFile::read(&bytes).expect("long enough").name(), b"libssl");
+    }
+
+    /// The names in `abi.h` and here are the same, in the same order.
+    #[test]
+    fn counters_match_the_header() {
+        let header = include_str!("abi.h");
+        let in_header: Vec<&str> =
+            header.lines().filter_map(|line| line.trim().strip_prefix("X(")?.split(')').next()).collect();
+        let here: Vec<&str> = Counters::default().named().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(in_header, here);
+    }
+}

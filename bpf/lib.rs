@@ -1,0 +1,32 @@
+//! The kernel side: compiled programs and the checked Rust view of what they hand over.
+//!
+//! Invariants:
+//!
+//! - `abi.h` is the only thing that both sides share; [`abi`] repeats it and both assert sizes and offsets.
+//! - Nothing here loads or attaches anything: that is the agent's work. A recording is read without a kernel.
+#![forbid(unsafe_code)]
+
+pub mod abi;
+
+/// Bytes with the alignment that an ELF reader wants.
+#[repr(C, align(32))]
+struct Aligned<T: ?Sized>(T);
+
+macro_rules! object {
+    ($name:literal) => {{
+        static BYTES: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".bpf.o")));
+        &BYTES.0
+    }};
+}
+
+/// Programs of the capture.
+#[must_use]
+pub fn capture_object() -> &'static [u8] {
+    object!("capture")
+}
+
+/// Optional: makes connection ids equal to socket cookies.
+#[must_use]
+pub fn cookie_object() -> &'static [u8] {
+    object!("cookie")
+}

@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* Constants, state and maps of the programs. Above each map: who writes, who reads, what happens when it is full. */
+#ifndef RINGTAP_MAPS_H
+#define RINGTAP_MAPS_H
+
+#include "abi.h"
+#include "kernel.h"
+
+/* Set by the loader before the programs are verified. */
+volatile const __u32 self_tgid = 0;
+volatile const __u32 wanted = 0;
+volatile const __u32 shard_mask = 0;
+
+enum protocol { PROTOCOL_UNKNOWN = 0, PROTOCOL_CLEAR = 1, PROTOCOL_TLS = 2 };
+
+struct connection {
+	__u64 id;
+	__u64 offset[2]; /* next offset of the socket's streams, by direction */
+	__u64 tls_offset[2];
+	__u64 ssl;       /* TLS object that is bound to the socket */
+	__u32 seq[2];    /* TCP sequence number at `offset` */
+	__u32 tgid;
+	__u8 ignored;
+	__u8 announced;
+	__u8 late;
+	__u8 protocol;
+	struct rt_endpoints ends;
+};
+
+struct tls_key {
+	__u64 ssl;
+	__u64 tgid;
+};
+
+struct tls_object {
+	__u64 sk;
+	__u64 conn; /* 0: no socket is known */
+	__u64 unattributed; /* the made-up id, once one was needed */
+	__u64 offset[2];
+	__u8 ignored;
+	__u8 inferred;
+	__u8 late;
+	__u8 pad[5];
+};
+
+struct tls_call {
+	__u64 ssl;
+	__u64 buffer;
+	__u64 count_at; /* where the function leaves its byte count; 0: it returns it */
+	__u64 stack;
+	__u32 nested;
+	__u8 direction;
+	__u8 payload;   /* 0: a handshake, made only to learn the socket */
+	__u8 pad[2];
+};
+
+struct socket_ref {
+	__u64 sk;
+	__u64 conn;
+};
+
+struct listener {
+	__u16 port;
+	__u16 family;
+};
+
+/* One a shard. Written by all programs, read by the shard's reader. Full: the record is dropped and counted. */
+struct shard_ring {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096);
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, RT_SHARDS_MAX);
+	__type(key, __u32);
+	__array(values, struct shard_ring);
+} rings SEC(".maps");
+
+/* One word a shard. The reader sets it before it sleeps; the program that clears it wakes the reader. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, RT_SHARDS_MAX);
+	__type(key, __u32);
+	__type(value, __u64);
+} wake SEC(".maps");
+
+/* Process events for the prober. Full: dropped and counted in `control_lost`; the prober then rescans. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+} control SEC(".maps");
+
+/* By socket address. Written and read here, ends with the connection. Full: counted, the connection is not captured. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 131072);
+	__type(key, __u64);
+	__type(value, struct connection);
+} connections SEC(".maps");
+
+/* By TLS object of a process. Least recently used ones go; one that comes back starts a new stream. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct tls_key);
+	__type(value, struct tls_object);
+} tls_objects SEC(".maps");
+
+/* The TLS call that a thread is in. Full: counted, the call is not captured. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 32768);
+	__type(key, __u64);
+	__type(value, struct tls_call);
+} tls_calls SEC(".maps");
+
+/* The TLS socket that a thread received on last, until a TLS call takes it as its own. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 32768);
+	__type(key, __u64);
+	__type(value, struct socket_ref);
+} last_received SEC(".maps");
+
+/* Written by user space. Absent: nothing is skipped. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct rt_stream);
+	__type(value, __u64);
+} skip_until SEC(".maps");
+
+/* Written by user space on exec and here on fork: enum rt_exclude bits of a process. Absent: none. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, __u32);
+	__type(value, __u32);
+} excluded SEC(".maps");
+
+/* Files that were reported to user space; a file is looked at once. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct socket_ref); /* device, inode */
+	__type(value, __u8);
+} mapped_files SEC(".maps");
+
+/* Listening ports at the start, to tell servers' connections from clients'. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct listener);
+	__type(value, __u8);
+} listeners SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct rt_counters);
+} counters SEC(".maps");
+
+/* Atomic, since a probe's program can be preempted between load and store. */
+#define COUNT(field, n) \
+	do { \
+		__u32 zero_ = 0; \
+		struct rt_counters *c_ = bpf_map_lookup_elem(&counters, &zero_); \
+		if (c_) \
+			__sync_fetch_and_add(&c_->field, (n)); \
+	} while (0)
+
+static __always_inline int is_excluded(__u32 tgid, __u32 bits)
+{
+	__u32 *mask = bpf_map_lookup_elem(&excluded, &tgid);
+
+	return mask && (*mask & bits);
+}
+
+#endif

@@ -1,0 +1,453 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* TCP connections: where they begin and end, which are wanted, and the payload of the system calls on them. */
+#ifndef RINGTAP_SOCKETS_H
+#define RINGTAP_SOCKETS_H
+
+#include "emit.h"
+
+/* The file behind a descriptor of the current process. */
+static __always_inline struct file *file_of(int fd)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
+	struct file **files, *file = 0;
+
+	if (fd < 0 || (__u32)fd >= BPF_CORE_READ(table, max_fds))
+		return 0;
+	files = BPF_CORE_READ(table, fd);
+	bpf_probe_read_kernel(&file, sizeof(file), files + fd);
+	return file;
+}
+
+/* The TCP socket behind a descriptor, or 0. */
+static __always_inline struct sock *socket_of(int fd)
+{
+	struct file *file = file_of(fd);
+	struct socket *socket;
+	struct sock *sk;
+	__u16 family;
+
+	if (!file || (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
+		return 0;
+	socket = BPF_CORE_READ(file, private_data);
+	sk = BPF_CORE_READ(socket, sk);
+	family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	if (family != AF_INET && family != AF_INET6)
+		return 0;
+	return BPF_CORE_READ(sk, sk_protocol) == IPPROTO_TCP ? sk : 0;
+}
+
+static __always_inline void read_ends(struct sock *sk, struct rt_endpoints *ends)
+{
+	__u16 port = BPF_CORE_READ(sk, __sk_common.skc_dport);
+
+	ends->family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	ends->local_port = BPF_CORE_READ(sk, __sk_common.skc_num);
+	ends->remote_port = __builtin_bswap16(port);
+	if (ends->family == AF_INET) {
+		*(__u32 *)ends->local = BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr);
+		*(__u32 *)ends->remote = BPF_CORE_READ(sk, __sk_common.skc_daddr);
+	} else {
+		BPF_CORE_READ_INTO(&ends->local, sk, __sk_common.skc_v6_rcv_saddr);
+		BPF_CORE_READ_INTO(&ends->remote, sk, __sk_common.skc_v6_daddr);
+	}
+}
+
+/* Where the IPv4 address lies: directly, or mapped into IPv6. 0: it is IPv6. */
+static __always_inline const __u8 *ipv4_of(const struct rt_endpoints *ends, const __u8 *address)
+{
+	if (ends->family == AF_INET)
+		return address;
+	for (int i = 0; i < 10; i++)
+		if (address[i])
+			return 0;
+	return address[10] == 0xff && address[11] == 0xff ? address + 12 : 0;
+}
+
+static __always_inline int is_loopback(const struct rt_endpoints *ends)
+{
+	const __u8 *a = ipv4_of(ends, ends->remote);
+
+	if (a)
+		return a[0] == 127;
+	for (int i = 0; i < 15; i++)
+		if (ends->remote[i])
+			return 0;
+	return ends->remote[15] == 1;
+}
+
+/* Private, link-local, shared (100.64/10) and loopback addresses are internal. */
+static __always_inline int is_internal(const struct rt_endpoints *ends)
+{
+	const __u8 *a = ipv4_of(ends, ends->remote);
+
+	if (a)
+		return a[0] == 10 || a[0] == 127 || (a[0] == 172 && (a[1] & 0xf0) == 16) ||
+		       (a[0] == 192 && a[1] == 168) || (a[0] == 169 && a[1] == 254) ||
+		       (a[0] == 100 && (a[1] & 0xc0) == 64);
+	a = ends->remote;
+	return (a[0] & 0xfe) == 0xfc || (a[0] == 0xfe && (a[1] & 0xc0) == 0x80) || is_loopback(ends);
+}
+
+/* Unknown roles pass: user space learns them from who sends the request, and decides then. */
+static __always_inline int is_unwanted(const struct rt_endpoints *ends)
+{
+	if (is_loopback(ends) && !(wanted & RT_W_LOOPBACK))
+		return 1;
+	if (ends->role == RT_SERVER)
+		return !(wanted & RT_W_INGRESS);
+	if (ends->role == RT_CLIENT)
+		return !(wanted & (is_internal(ends) ? RT_W_EGRESS_INTERNAL : RT_W_EGRESS_EXTERNAL));
+	return 0;
+}
+
+/* The socket's cookie where one was made, else an id of our own. */
+static __always_inline __u64 connection_id(struct sock *sk)
+{
+	__u64 cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
+
+	return cookie ?: (1ULL << 63) | (bpf_ktime_get_boot_ns() << 6) | (bpf_get_smp_processor_id() & 63);
+}
+
+static __always_inline struct connection *add_connection(struct sock *sk, __u8 role, __u8 late, __u32 tgid)
+{
+	__u64 key = (__u64)sk;
+	struct connection c = {};
+
+	c.id = connection_id(sk);
+	c.tgid = tgid;
+	c.late = late;
+	c.ends.role = role;
+	c.seq[RT_SENT] = BPF_CORE_READ((struct tcp_sock *)sk, write_seq);
+	c.seq[RT_RECEIVED] = BPF_CORE_READ((struct tcp_sock *)sk, copied_seq);
+	read_ends(sk, &c.ends);
+	c.ignored = is_unwanted(&c.ends);
+	if (bpf_map_update_elem(&connections, &key, &c, BPF_NOEXIST) == -7 /* E2BIG */)
+		COUNT(connections_full, 1);
+	return bpf_map_lookup_elem(&connections, &key);
+}
+
+static __always_inline void emit_open(struct connection *c)
+{
+	__u32 shard = shard_of(c->id);
+	void *ring = bpf_map_lookup_elem(&rings, &shard);
+	struct {
+		struct rt_record head;
+		struct rt_endpoints ends;
+	} *r;
+
+	if (!ring)
+		return;
+	r = bpf_ringbuf_reserve(ring, sizeof(*r), 0);
+	if (!r) {
+		/* Tried again with the next payload. */
+		COUNT(ring_full_records, 1);
+		return;
+	}
+	fill_head(&r->head, RT_OPEN, c->id);
+	r->head.tgid = c->tgid;
+	r->head.size = sizeof(r->ends);
+	r->head.flags = c->late ? RT_F_LATE : 0;
+	r->ends = c->ends;
+	c->announced = 1;
+	bpf_ringbuf_submit(r, submit_flags(shard));
+	COUNT(captured_records, 1);
+}
+
+/* Tells user space of a connection when the process is known: the one that first calls on it. */
+static __always_inline void announce(struct connection *c)
+{
+	if (c->announced || c->ignored)
+		return;
+	if (!c->tgid)
+		c->tgid = bpf_get_current_pid_tgid() >> 32;
+	if (c->tgid == self_tgid || is_excluded(c->tgid, RT_X_DATA | RT_X_HTTP)) {
+		c->ignored = 1;
+		return;
+	}
+	emit_open(c);
+}
+
+static __always_inline void emit_close(struct connection *c)
+{
+	__u32 shard = shard_of(c->id);
+	void *ring = bpf_map_lookup_elem(&rings, &shard);
+	struct {
+		struct rt_record head;
+		struct rt_totals totals;
+	} *r;
+
+	if (!ring)
+		return;
+	r = bpf_ringbuf_reserve(ring, sizeof(*r), 0);
+	if (!r) {
+		COUNT(ring_full_records, 1);
+		return;
+	}
+	fill_head(&r->head, RT_CLOSE, c->id);
+	r->head.tgid = c->tgid;
+	r->head.size = sizeof(r->totals);
+	__builtin_memcpy(r->totals.socket, c->offset, sizeof(r->totals.socket));
+	__builtin_memcpy(r->totals.tls, c->tls_offset, sizeof(r->totals.tls));
+	bpf_ringbuf_submit(r, submit_flags(shard));
+	COUNT(captured_records, 1);
+}
+
+/* What was sent without a call that we saw (splice, io_uring) still shows in the sequence number. */
+static __always_inline void settle_sent(struct sock *sk, struct connection *c, int oldstate)
+{
+	__u32 seq = BPF_CORE_READ((struct tcp_sock *)sk, write_seq);
+	__s32 more = seq - c->seq[RT_SENT];
+
+	if (oldstate == TCP_FIN_WAIT1 || oldstate == TCP_FIN_WAIT2 || oldstate == TCP_LAST_ACK ||
+	    oldstate == TCP_CLOSING || oldstate == TCP_TIME_WAIT)
+		more--; /* the FIN */
+	if (more > 0)
+		c->offset[RT_SENT] += more;
+}
+
+SEC("raw_tp/inet_sock_set_state")
+int handle_socket_state(__u64 *ctx)
+{
+	struct sock *sk = (void *)ctx[0];
+	int oldstate = ctx[1], newstate = ctx[2];
+	__u64 key = (__u64)sk;
+	struct connection *c;
+
+	if (BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP)
+		return 0;
+	c = bpf_map_lookup_elem(&connections, &key);
+	if (newstate == TCP_SYN_SENT) {
+		/* In the context of connect(): the one moment when the caller is known. */
+		if (!c)
+			add_connection(sk, RT_CLIENT, 0, bpf_get_current_pid_tgid() >> 32);
+		return 0;
+	}
+	if (newstate == TCP_ESTABLISHED) {
+		if (!c) {
+			add_connection(sk, RT_SERVER, 0, 0);
+			return 0;
+		}
+		/* The source port and the first sequence numbers are known only now. */
+		c->id = connection_id(sk);
+		c->seq[RT_SENT] = BPF_CORE_READ((struct tcp_sock *)sk, write_seq);
+		c->seq[RT_RECEIVED] = BPF_CORE_READ((struct tcp_sock *)sk, copied_seq);
+		read_ends(sk, &c->ends);
+		c->ignored = is_unwanted(&c->ends);
+		announce(c);
+		return 0;
+	}
+	if (newstate == TCP_CLOSE && c) {
+		settle_sent(sk, c, oldstate);
+		if (c->announced && !c->ignored)
+			emit_close(c);
+		bpf_map_delete_elem(&connections, &key);
+	}
+	return 0;
+}
+
+/* Run twice by user space at the start: listeners first, then the connections that exist. */
+SEC("iter/tcp")
+int handle_existing(__u64 *ctx)
+{
+	struct sock *sk = (void *)ctx[1];
+	struct listener l = {};
+	__u8 state, one = 1;
+
+	if (!sk)
+		return 0;
+	state = BPF_CORE_READ(sk, __sk_common.skc_state);
+	l.port = BPF_CORE_READ(sk, __sk_common.skc_num);
+	if (state == TCP_LISTEN)
+		bpf_map_update_elem(&listeners, &l, &one, BPF_ANY);
+	else if (state == TCP_ESTABLISHED || state == TCP_CLOSE_WAIT || state == TCP_FIN_WAIT1 ||
+		 state == TCP_FIN_WAIT2)
+		add_connection(sk, bpf_map_lookup_elem(&listeners, &l) ? RT_SERVER : RT_CLIENT, 1, 0);
+	return 0;
+}
+
+/* First bytes that only TLS begins with. On a connection older than the agent this can be any record. */
+static __always_inline int looks_like_tls(__u64 from, __u64 len)
+{
+	__u8 b[2] = {};
+
+	if (!from || bpf_probe_read_user(b, len < 2 ? 1 : 2, (void *)from))
+		return 0;
+	return b[0] >= 20 && b[0] <= 23 && (len < 2 || b[1] == 3);
+}
+
+static __always_inline void remember_received(struct sock *sk, struct connection *c)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct socket_ref ref = { .sk = (__u64)sk, .conn = c->id };
+
+	bpf_map_update_elem(&last_received, &thread, &ref, BPF_ANY);
+}
+
+static __always_inline void bind_object(struct tls_call *call, struct sock *sk, struct connection *c);
+
+/* Offset of the first of `len` bytes that have just moved, from TCP's own sequence numbers. */
+static __always_inline __u64 take_offset(struct sock *sk, struct connection *c, __u32 direction, __u32 len)
+{
+	__u32 seq = direction == RT_SENT ? BPF_CORE_READ((struct tcp_sock *)sk, write_seq)
+					 : BPF_CORE_READ((struct tcp_sock *)sk, copied_seq);
+	__s32 unseen;
+
+	direction &= 1;
+	/* Moved by calls that we did not see: a gap. Never backwards: another thread may have been faster. */
+	unseen = seq - c->seq[direction] - len;
+	if (unseen < 0)
+		unseen = 0;
+	c->seq[direction] += unseen + len;
+	c->offset[direction] += (__u64)unseen + len;
+	return c->offset[direction] - len;
+}
+
+/* Calls that only look at bytes, or read something else than the stream. */
+#define NOT_PAYLOAD (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE)
+
+enum io_mode { IO_PAYLOAD, IO_DISCARDED, IO_SENDFILE, IO_FAULT };
+
+/* What a call has moved. */
+struct io {
+	struct pieces pieces;
+	int fd;
+	__u32 len;
+	__u32 direction;
+	__u32 mode;
+};
+
+static __always_inline struct connection *connection_at(struct sock *sk, struct io *io)
+{
+	__u64 key = (__u64)sk;
+	struct connection *c = bpf_map_lookup_elem(&connections, &key);
+
+	if (c)
+		return c;
+	if (BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_CLOSE) {
+		COUNT(after_close_bytes, io->len);
+		return 0;
+	}
+	c = add_connection(sk, RT_UNKNOWN, 1, 0);
+	if (c) /* The bytes of this call are already in the sequence numbers. */
+		c->seq[io->direction & 1] -= io->len;
+	return c;
+}
+
+/* Ciphertext, by the first bytes or by the TLS call that the thread is in. */
+static __always_inline int is_ciphertext(struct sock *sk, struct connection *c, struct io *io)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct tls_call *call = bpf_map_lookup_elem(&tls_calls, &thread);
+
+	if (call) {
+		bind_object(call, sk, c);
+		c->protocol = PROTOCOL_TLS;
+		return 1;
+	}
+	if (c->protocol == PROTOCOL_UNKNOWN && io->mode == IO_PAYLOAD) {
+		if (!io->pieces.len)
+			next_buffer(&io->pieces);
+		c->protocol = looks_like_tls(io->pieces.base, io->pieces.len) ? PROTOCOL_TLS : PROTOCOL_CLEAR;
+	}
+	if (c->protocol != PROTOCOL_TLS)
+		return 0;
+	if (io->direction == RT_RECEIVED)
+		remember_received(sk, c);
+	return 1;
+}
+
+static __always_inline void handle_io(struct io *io)
+{
+	struct sock *sk = socket_of(io->fd);
+	__u32 flags, len = io->len;
+	struct connection *c;
+	__u64 offset;
+
+	if (!sk)
+		return;
+	c = connection_at(sk, io);
+	if (!c || c->ignored)
+		return;
+	announce(c);
+	if (c->ignored || is_excluded(bpf_get_current_pid_tgid() >> 32, RT_X_DATA | RT_X_HTTP))
+		return;
+	offset = take_offset(sk, c, io->direction, len);
+	if (is_ciphertext(sk, c, io)) {
+		COUNT(seen_bytes, len);
+		COUNT(ciphertext_bytes, len);
+		return;
+	}
+	flags = c->late ? RT_F_LATE : 0;
+	if (io->mode == IO_PAYLOAD)
+		emit_pieces(&io->pieces, len, offset, c->id, META(io->direction, RT_SOCKET, flags));
+	else
+		emit_unread(len, offset, c->id,
+			    META(io->direction, RT_SOCKET,
+				 flags | (io->mode == IO_SENDFILE    ? RT_F_SENDFILE
+					  : io->mode == IO_DISCARDED ? RT_F_DISCARDED
+								     : RT_F_FAULT)));
+}
+
+/* The buffers of a message header. */
+static __always_inline int read_message(__u64 message, struct pieces *p)
+{
+	struct user_msghdr m;
+
+	if (bpf_probe_read_user(&m, sizeof(m), (void *)message))
+		return 0;
+	p->next = m.iov;
+	p->vectors = m.iovlen;
+	return 1;
+}
+
+/* Not static: verified once, called from a loop. */
+__noinline int handle_one_of_many(int fd, __u64 message, __u32 direction, __u32 mode)
+{
+	struct io io = { .fd = fd, .direction = direction & 1, .mode = mode };
+
+	bpf_probe_read_user(&io.len, sizeof(io.len), (void *)(message + sizeof(struct user_msghdr)));
+	if (!io.len)
+		return 0;
+	if (!read_message(message, &io.pieces))
+		io.mode = IO_FAULT;
+	handle_io(&io);
+	return 0;
+}
+
+/*
+ * sendmmsg and recvmmsg: the messages' bytes lie back to back in the stream. What moved before them is settled first;
+ * then each message only adds its own length, and at the end both counts are put where TCP has them.
+ */
+static __always_inline void handle_messages(int fd, __u64 messages, __u32 count, __u32 direction, __u64 flags)
+{
+	__u32 mode = flags & MSG_TRUNC ? IO_DISCARDED : IO_PAYLOAD;
+	__u32 total = 0, len, seq = 0;
+	struct sock *sk = socket_of(fd);
+	__u64 key = (__u64)sk, offset = 0;
+	struct connection *c;
+
+	if (!sk || flags & NOT_PAYLOAD)
+		return;
+	for (int i = 0; i < RT_PIECES_MAX && i < count; i++) {
+		len = 0;
+		bpf_probe_read_user(&len, sizeof(len),
+				    (void *)(messages + i * sizeof(struct user_mmsghdr) + sizeof(struct user_msghdr)));
+		total += len;
+	}
+	c = bpf_map_lookup_elem(&connections, &key);
+	if (c) {
+		take_offset(sk, c, direction, total);
+		seq = c->seq[direction & 1];
+		offset = c->offset[direction & 1];
+		c->offset[direction & 1] = offset - total;
+	}
+	for (int i = 0; i < RT_PIECES_MAX && i < count; i++)
+		handle_one_of_many(fd, messages + i * sizeof(struct user_mmsghdr), direction, mode);
+	if (c) {
+		c->seq[direction & 1] = seq;
+		c->offset[direction & 1] = offset;
+	}
+}
+
+#endif
