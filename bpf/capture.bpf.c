@@ -22,52 +22,6 @@ static __always_inline void handle_accept(int fd)
 		announce(c);
 }
 
-/* Fills in what a call has moved. 0: nothing of a stream. */
-static __always_inline int describe(struct pt_regs *regs, __u64 number, struct io *io)
-{
-	__u64 flags = 0;
-
-	io->fd = SYS_ARG1(regs);
-	switch (number) {
-	case SYS_read:
-	case SYS_recvfrom:
-		io->direction = RT_RECEIVED;
-		io->pieces.base = SYS_ARG2(regs);
-		io->pieces.len = io->len;
-		if (number == SYS_recvfrom)
-			flags = SYS_ARG4(regs);
-		break;
-	case SYS_write:
-	case SYS_sendto:
-		io->pieces.base = SYS_ARG2(regs);
-		io->pieces.len = io->len;
-		break;
-	case SYS_readv:
-		io->direction = RT_RECEIVED;
-		/* fall through */
-	case SYS_writev:
-		io->pieces.next = SYS_ARG2(regs);
-		io->pieces.vectors = SYS_ARG3(regs);
-		break;
-	case SYS_recvmsg:
-		io->direction = RT_RECEIVED;
-		flags = SYS_ARG3(regs);
-		/* fall through */
-	case SYS_sendmsg:
-		if (!read_message(SYS_ARG2(regs), &io->pieces))
-			io->mode = IO_FAULT;
-		break;
-	case SYS_sendfile:
-		io->mode = IO_SENDFILE;
-		break;
-	}
-	if (flags & NOT_PAYLOAD)
-		return 0;
-	if (flags & MSG_TRUNC)
-		io->mode = IO_DISCARDED;
-	return 1;
-}
-
 /*
  * System calls are looked at when they have ended: the arguments are still in the registers, the length is known,
  * and one program serves for both ends of the call.
@@ -77,8 +31,9 @@ int handle_sys_exit(__u64 *ctx)
 {
 	struct pt_regs *regs = (void *)ctx[0];
 	long result = ctx[1];
-	struct io io = {};
-	__u64 number;
+	__u64 number, flags = 0;
+	__u32 direction = RT_SENT, mode = IO_PAYLOAD;
+	int fd;
 
 	if (result < 0)
 		return 0;
@@ -100,24 +55,46 @@ int handle_sys_exit(__u64 *ctx)
 		COUNT(compat_calls, 1);
 		return 0;
 	}
+	fd = SYS_ARG1(regs);
 	switch (number) {
-	case SYS_accept:
-	case SYS_accept4:
-		handle_accept(result);
+	case SYS_recvfrom: case SYS_recvmmsg:
+		flags = SYS_ARG4(regs);
+		direction = RT_RECEIVED;
+		break;
+	case SYS_recvmsg:
+		flags = SYS_ARG3(regs);
+		direction = RT_RECEIVED;
+		break;
+	case SYS_read: case SYS_readv:
+		direction = RT_RECEIVED;
+		break;
+	}
+	if (flags & NOT_PAYLOAD)
 		return 0;
+	if (flags & MSG_TRUNC)
+		mode = IO_DISCARDED;
+	switch (number) {
+	case SYS_accept: case SYS_accept4:
+		handle_accept(result);
+		break;
 	case SYS_mmap:
 		if (SYS_ARG3(regs) & PROT_EXEC)
 			handle_mmap(SYS_ARG5(regs));
-		return 0;
-	case SYS_sendmmsg:
-		handle_messages(SYS_ARG1(regs), SYS_ARG2(regs), result, RT_SENT, 0);
-		return 0;
-	case SYS_recvmmsg:
-		handle_messages(SYS_ARG1(regs), SYS_ARG2(regs), result, RT_RECEIVED, SYS_ARG4(regs));
-		return 0;
+		break;
+	case SYS_sendfile:
+		handle_io(fd, 0, result, 0, HOW(RT_SENT, IO_SENDFILE));
+		break;
+	case SYS_sendmmsg: case SYS_recvmmsg:
+		handle_messages(fd, SYS_ARG2(regs), result, HOW(direction, mode));
+		break;
+	case SYS_sendmsg: case SYS_recvmsg:
+		handle_message(fd, SYS_ARG2(regs), result, HOW(direction, mode));
+		break;
+	case SYS_readv: case SYS_writev:
+		handle_io(fd, SYS_ARG2(regs), result, SYS_ARG3(regs), HOW(direction, mode));
+		break;
+	default:
+		handle_io(fd, SYS_ARG2(regs), result, 0, HOW(direction, mode));
 	}
-	io.len = result;
-	if (describe(regs, number, &io))
-		handle_io(&io);
 	return 0;
 }

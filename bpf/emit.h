@@ -79,7 +79,7 @@ static __always_inline long emit_class(void *ring, __u32 shard, __u64 from, __u6
 }
 
 /*
- * One record of at most RT_CHUNK_MAX bytes. A global function, so that the verifier sees it once and not once a loop;
+ * One record with the first RT_CHUNK_MAX of `len` bytes. A global function, so that the verifier sees it once and not once a loop;
  * it takes scalars only, which every kernel since 5.10 allows. `from` 0: a record without bytes.
  */
 __noinline int emit_chunk(__u64 from, __u64 offset, __u64 conn, __u32 len, __u32 meta)
@@ -90,6 +90,8 @@ __noinline int emit_chunk(__u64 from, __u64 offset, __u64 conn, __u32 len, __u32
 
 	if (!ring)
 		return -1;
+	if (from && len > RT_CHUNK_MAX)
+		len = RT_CHUNK_MAX;
 	if (!from || len <= 256)
 		n = emit_class(ring, shard, from, offset, conn, len, meta, 256);
 	else if (len <= 1024)
@@ -114,77 +116,70 @@ __noinline int emit_chunk(__u64 from, __u64 offset, __u64 conn, __u32 len, __u32
 	return 0;
 }
 
-/* The buffers of a call, walked piece by piece. */
-struct pieces {
-	__u64 base; /* of the present buffer */
-	__u64 len;  /* left in it */
-	__u64 next; /* io vector that follows */
-	__u64 vectors; /* left */
-};
-
-static __always_inline int next_buffer(struct pieces *p)
-{
-	struct user_iovec v;
-
-	if (!p->vectors || bpf_probe_read_user(&v, sizeof(v), (void *)p->next))
-		return 0;
-	p->base = v.base;
-	p->len = v.len;
-	p->next += sizeof(v);
-	p->vectors--;
-	return 1;
-}
-
-/* Takes `left` bytes, the first at `offset` of its stream. Bytes below skip_until stay where they are. */
-static __always_inline void emit_pieces(struct pieces *p, __u64 left, __u64 offset, __u64 conn, __u32 meta)
+/*
+ * A contiguous range of at most RT_PIECES_MAX chunks. Bytes below skip_until stay where they are. A global function
+ * for the same reason as above.
+ */
+__noinline int emit_range(__u64 from, __u64 offset, __u64 conn, __u32 left, __u32 meta)
 {
 	struct rt_stream key = { .conn = conn, .layer = META_LAYER(meta), .direction = META_DIRECTION(meta) };
 	__u64 *until = bpf_map_lookup_elem(&skip_until, &key);
-	__u64 skip = until && *until > offset ? *until - offset : 0;
-	__u32 n;
+	__u32 chunks, n;
 
-	COUNT(seen_bytes, left);
-	if (skip >= left) {
-		COUNT(skipped_bytes, left);
-		return;
+	if (until && *until > offset) {
+		n = *until - offset < left ? *until - offset : left;
+		COUNT(skipped_bytes, n);
+		from += n;
+		offset += n;
+		left -= n;
 	}
-	if (skip)
-		COUNT(skipped_bytes, skip);
-	for (int i = 0; i < RT_PIECES_MAX && left; i++) {
-		if (!p->len) {
-			if (!next_buffer(p))
-				break;
-			continue;
-		}
-		n = p->len < RT_CHUNK_MAX ? p->len : RT_CHUNK_MAX;
-		if (left < n)
-			n = left;
-		if (skip) {
-			__u64 step = p->len < left ? p->len : left;
+	chunks = (left + RT_CHUNK_MAX - 1) / RT_CHUNK_MAX;
+	/* No branch in the loop but its end: each one would double the verifier's states with every round. */
+	for (__u32 i = 0; i < RT_PIECES_MAX && i < chunks; i++) {
+		__u32 at = i * RT_CHUNK_MAX;
 
-			if (step > skip)
-				step = skip;
-			skip -= step;
-			p->base += step;
-			p->len -= step;
-			offset += step;
-			left -= step;
-			continue;
-		}
-		emit_chunk(p->base, offset, conn, n, meta);
-		p->base += n;
-		p->len -= n;
+		emit_chunk(from + at, offset + at, conn, left - at, meta);
+	}
+	if (chunks > RT_PIECES_MAX)
+		COUNT(call_limit_bytes, left - RT_PIECES_MAX * RT_CHUNK_MAX);
+	return 0;
+}
+
+/* One io vector, of which `left` bytes at most count. Returns how many. */
+__noinline int emit_vector(__u64 vector, __u64 offset, __u64 conn, __u32 left, __u32 meta)
+{
+	struct user_iovec v = {};
+
+	if (bpf_probe_read_user(&v, sizeof(v), (void *)vector)) {
+		COUNT(fault_bytes, left);
+		return left;
+	}
+	if (v.len < left)
+		left = v.len;
+	if (left)
+		emit_range(v.base, offset, conn, left, meta);
+	return left;
+}
+
+/* The same for all of a call; the number of vectors lies above the flags in `meta_count`. */
+#define META_COUNT_SHIFT 20
+__noinline int emit_vectors(__u64 vectors, __u64 offset, __u64 conn, __u32 left, __u32 meta_count)
+{
+	__u32 count = meta_count >> META_COUNT_SHIFT, meta = meta_count & ((1 << META_COUNT_SHIFT) - 1), n;
+
+	for (__u32 i = 0; i < RT_PIECES_MAX && i < count; i++) {
+		n = emit_vector(vectors + i * sizeof(struct user_iovec), offset, conn, left, meta);
 		offset += n;
 		left -= n;
 	}
 	if (left)
 		COUNT(call_limit_bytes, left);
+	return 0;
 }
 
 /* Bytes that moved without being readable: their length and the reason, so that the gap has a cause. */
 static __always_inline void emit_unread(__u64 len, __u64 offset, __u64 conn, __u32 meta)
 {
-	COUNT(seen_bytes, len);
 	if (META_FLAGS(meta) & RT_F_SENDFILE)
 		COUNT(sendfile_bytes, len);
 	else if (META_FLAGS(meta) & RT_F_FAULT)

@@ -308,16 +308,12 @@ static __always_inline __u64 take_offset(struct sock *sk, struct connection *c, 
 
 enum io_mode { IO_PAYLOAD, IO_DISCARDED, IO_SENDFILE, IO_FAULT };
 
-/* What a call has moved. */
-struct io {
-	struct pieces pieces;
-	int fd;
-	__u32 len;
-	__u32 direction;
-	__u32 mode;
-};
+/* Direction and mode of a call in one argument. */
+#define HOW(direction, mode) ((direction) | ((mode) << 1))
+#define HOW_DIRECTION(how) ((how) & 1)
+#define HOW_MODE(how) ((how) >> 1)
 
-static __always_inline struct connection *connection_at(struct sock *sk, struct io *io)
+static __always_inline struct connection *connection_at(struct sock *sk, __u32 len, __u32 direction)
 {
 	__u64 key = (__u64)sk;
 	struct connection *c = bpf_map_lookup_elem(&connections, &key);
@@ -325,116 +321,124 @@ static __always_inline struct connection *connection_at(struct sock *sk, struct 
 	if (c)
 		return c;
 	if (BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_CLOSE) {
-		COUNT(after_close_bytes, io->len);
+		COUNT(after_close_bytes, len);
 		return 0;
 	}
 	c = add_connection(sk, RT_UNKNOWN, 1, 0);
 	if (c) /* The bytes of this call are already in the sequence numbers. */
-		c->seq[io->direction & 1] -= io->len;
+		c->seq[direction & 1] -= len;
 	return c;
 }
 
-/* Ciphertext, by the first bytes or by the TLS call that the thread is in. */
-static __always_inline int is_ciphertext(struct sock *sk, struct connection *c, struct io *io)
+/* Ciphertext, by the TLS call that the thread is in or by the first bytes. */
+static __always_inline int is_ciphertext(struct sock *sk, struct connection *c, __u64 buffer, __u64 len,
+					 __u32 vectors, __u32 how)
 {
 	__u64 thread = bpf_get_current_pid_tgid();
 	struct tls_call *call = bpf_map_lookup_elem(&tls_calls, &thread);
+	struct user_iovec v;
 
 	if (call) {
 		bind_object(call, sk, c);
 		c->protocol = PROTOCOL_TLS;
 		return 1;
 	}
-	if (c->protocol == PROTOCOL_UNKNOWN && io->mode == IO_PAYLOAD) {
-		if (!io->pieces.len)
-			next_buffer(&io->pieces);
-		c->protocol = looks_like_tls(io->pieces.base, io->pieces.len) ? PROTOCOL_TLS : PROTOCOL_CLEAR;
+	if (c->protocol == PROTOCOL_UNKNOWN && HOW_MODE(how) == IO_PAYLOAD) {
+		if (vectors && !bpf_probe_read_user(&v, sizeof(v), (void *)buffer)) {
+			buffer = v.base;
+			len = v.len;
+		}
+		c->protocol = looks_like_tls(buffer, len) ? PROTOCOL_TLS : PROTOCOL_CLEAR;
 	}
 	if (c->protocol != PROTOCOL_TLS)
 		return 0;
-	if (io->direction == RT_RECEIVED)
+	if (HOW_DIRECTION(how) == RT_RECEIVED)
 		remember_received(sk, c);
 	return 1;
 }
 
-static __always_inline void handle_io(struct io *io)
+/*
+ * A call on a socket has moved `len` bytes: from or to `buffer`, or the `vectors` io vectors that lie there.
+ * Not static, so that the verifier sees it once.
+ */
+__noinline int handle_io(int fd, __u64 buffer, __u32 len, __u32 vectors, __u32 how)
 {
-	struct sock *sk = socket_of(io->fd);
-	__u32 flags, len = io->len;
+	__u32 direction = HOW_DIRECTION(how), mode = HOW_MODE(how), flags;
+	struct sock *sk = socket_of(fd);
 	struct connection *c;
 	__u64 offset;
 
-	if (!sk)
-		return;
-	c = connection_at(sk, io);
+	if (!sk || !len)
+		return 0;
+	c = connection_at(sk, len, direction);
 	if (!c || c->ignored)
-		return;
+		return 0;
 	announce(c);
 	if (c->ignored || is_excluded(bpf_get_current_pid_tgid() >> 32, RT_X_DATA | RT_X_HTTP))
-		return;
-	offset = take_offset(sk, c, io->direction, len);
-	if (is_ciphertext(sk, c, io)) {
-		COUNT(seen_bytes, len);
+		return 0;
+	offset = take_offset(sk, c, direction, len);
+	COUNT(seen_bytes, len);
+	if (is_ciphertext(sk, c, buffer, len, vectors, how)) {
 		COUNT(ciphertext_bytes, len);
-		return;
+		return 0;
 	}
 	flags = c->late ? RT_F_LATE : 0;
-	if (io->mode == IO_PAYLOAD)
-		emit_pieces(&io->pieces, len, offset, c->id, META(io->direction, RT_SOCKET, flags));
-	else
-		emit_unread(len, offset, c->id,
-			    META(io->direction, RT_SOCKET,
-				 flags | (io->mode == IO_SENDFILE    ? RT_F_SENDFILE
-					  : io->mode == IO_DISCARDED ? RT_F_DISCARDED
-								     : RT_F_FAULT)));
+	if (mode != IO_PAYLOAD) {
+		flags |= mode == IO_SENDFILE ? RT_F_SENDFILE : mode == IO_DISCARDED ? RT_F_DISCARDED : RT_F_FAULT;
+		emit_unread(len, offset, c->id, META(direction, RT_SOCKET, flags));
+	} else if (vectors) {
+		if (vectors > RT_PIECES_MAX)
+			vectors = RT_PIECES_MAX;
+		emit_vectors(buffer, offset, c->id, len,
+			     META(direction, RT_SOCKET, flags) | (vectors << META_COUNT_SHIFT));
+	} else {
+		emit_range(buffer, offset, c->id, len, META(direction, RT_SOCKET, flags));
+	}
+	return 0;
 }
 
-/* The buffers of a message header. */
-static __always_inline int read_message(__u64 message, struct pieces *p)
+/* sendmsg and recvmsg, and each message of their plural forms. */
+__noinline int handle_message(int fd, __u64 message, __u32 len, __u32 how)
 {
 	struct user_msghdr m;
 
 	if (bpf_probe_read_user(&m, sizeof(m), (void *)message))
-		return 0;
-	p->next = m.iov;
-	p->vectors = m.iovlen;
-	return 1;
+		return handle_io(fd, 0, len, 0, HOW(HOW_DIRECTION(how), IO_FAULT));
+	return handle_io(fd, m.iov, len, m.iovlen, how);
 }
 
-/* Not static: verified once, called from a loop. */
-__noinline int handle_one_of_many(int fd, __u64 message, __u32 direction, __u32 mode)
+static __always_inline __u32 message_len(__u64 message)
 {
-	struct io io = { .fd = fd, .direction = direction & 1, .mode = mode };
+	__u32 len = 0;
 
-	bpf_probe_read_user(&io.len, sizeof(io.len), (void *)(message + sizeof(struct user_msghdr)));
-	if (!io.len)
-		return 0;
-	if (!read_message(message, &io.pieces))
-		io.mode = IO_FAULT;
-	handle_io(&io);
-	return 0;
+	bpf_probe_read_user(&len, sizeof(len), (void *)(message + sizeof(struct user_msghdr)));
+	return len;
+}
+
+/* A function of its own: two loops in one would be verified as often as the product of their rounds. */
+__noinline int total_len(__u64 messages, __u32 count)
+{
+	__u32 total = 0;
+
+	for (int i = 0; i < RT_PIECES_MAX && i < count; i++)
+		total += message_len(messages + i * sizeof(struct user_mmsghdr));
+	return total;
 }
 
 /*
  * sendmmsg and recvmmsg: the messages' bytes lie back to back in the stream. What moved before them is settled first;
  * then each message only adds its own length, and at the end both counts are put where TCP has them.
  */
-static __always_inline void handle_messages(int fd, __u64 messages, __u32 count, __u32 direction, __u64 flags)
+__noinline int handle_messages(int fd, __u64 messages, __u32 count, __u32 how)
 {
-	__u32 mode = flags & MSG_TRUNC ? IO_DISCARDED : IO_PAYLOAD;
-	__u32 total = 0, len, seq = 0;
+	__u32 direction = HOW_DIRECTION(how), total, seq = 0;
 	struct sock *sk = socket_of(fd);
 	__u64 key = (__u64)sk, offset = 0;
 	struct connection *c;
 
-	if (!sk || flags & NOT_PAYLOAD)
-		return;
-	for (int i = 0; i < RT_PIECES_MAX && i < count; i++) {
-		len = 0;
-		bpf_probe_read_user(&len, sizeof(len),
-				    (void *)(messages + i * sizeof(struct user_mmsghdr) + sizeof(struct user_msghdr)));
-		total += len;
-	}
+	if (!sk)
+		return 0;
+	total = total_len(messages, count);
 	c = bpf_map_lookup_elem(&connections, &key);
 	if (c) {
 		take_offset(sk, c, direction, total);
@@ -442,12 +446,16 @@ static __always_inline void handle_messages(int fd, __u64 messages, __u32 count,
 		offset = c->offset[direction & 1];
 		c->offset[direction & 1] = offset - total;
 	}
-	for (int i = 0; i < RT_PIECES_MAX && i < count; i++)
-		handle_one_of_many(fd, messages + i * sizeof(struct user_mmsghdr), direction, mode);
+	for (int i = 0; i < RT_PIECES_MAX && i < count; i++) {
+		__u64 message = messages + i * sizeof(struct user_mmsghdr);
+
+		handle_message(fd, message, message_len(message), how);
+	}
 	if (c) {
 		c->seq[direction & 1] = seq;
 		c->offset[direction & 1] = offset;
 	}
+	return 0;
 }
 
 #endif

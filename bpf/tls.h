@@ -115,7 +115,6 @@ static __always_inline __u64 unattributed_id(struct tls_object *o)
 
 static __always_inline void emit_plaintext(struct tls_call *call, __u64 len)
 {
-	struct pieces p = { .base = call->buffer, .len = len };
 	struct tls_object *o = tls_object(call->ssl, 1);
 	__u32 direction = call->direction & 1, flags;
 	struct connection *c;
@@ -138,7 +137,8 @@ static __always_inline void emit_plaintext(struct tls_call *call, __u64 len)
 	flags = (o->conn ? 0 : RT_F_UNATTRIBUTED) | (o->inferred ? RT_F_INFERRED : 0) | (o->late ? RT_F_LATE : 0);
 	if (!o->conn)
 		COUNT(unattributed_bytes, len);
-	emit_pieces(&p, len, offset, conn, META(direction, RT_TLS, flags));
+	COUNT(seen_bytes, len);
+	emit_range(call->buffer, offset, conn, len, META(direction, RT_TLS, flags));
 }
 
 SEC("uprobe")

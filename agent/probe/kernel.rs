@@ -1,0 +1,331 @@
+//! Loads the programs, attaches those that look at the whole machine, and gives out their maps.
+
+use std::{
+    io::Read as _,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
+
+use aya::{
+    Btf, Ebpf, EbpfLoader,
+    maps::{ArrayOfMaps, HashMap, Map, MapData, PerCpuArray},
+    programs::{
+        BtfTracePoint, Iter, ProgramError, RawTracePoint, UProbe,
+        uprobe::{UProbeAttachLocation, UProbeLink, UProbeScope},
+    },
+};
+use ringtap_bpf::abi::{Counters, SHARDS_MAX, Stream};
+use zerocopy::{FromBytes as _, IntoBytes as _};
+
+/// Why the capture cannot start, with the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// The kernel does not describe its own types.
+    #[error("this kernel has no type information at /sys/kernel/btf/vmlinux; ringtap needs one built with CONFIG_DEBUG_INFO_BTF (5.10 or newer)")]
+    NoBtf(#[source] aya::BtfError),
+    /// The process may not use BPF.
+    #[error("not allowed to load BPF programs ({0}); run as root, or with CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_SYS_ADMIN")]
+    NotAllowed(String),
+    /// A program that nothing can replace was refused.
+    #[error("the kernel refuses the program `{program}`: {reason}")]
+    Program { program: &'static str, reason: String },
+    /// The programs or maps could not be set up.
+    #[error("cannot set up the capture in the kernel: {0}")]
+    Load(#[from] aya::EbpfError),
+    /// A map is not as the programs declare it.
+    #[error("cannot use a map of the capture: {0}")]
+    Map(#[from] aya::maps::MapError),
+    /// A descriptor could not be had.
+    #[error("cannot open what the capture needs: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// What the programs are told before they are loaded.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Bits of [`ringtap_bpf::abi::wanted`].
+    pub wanted: u32,
+    /// Rings, a power of two.
+    pub shards: u32,
+    /// Bytes of one ring, a power of two.
+    pub ring_bytes: u32,
+}
+
+/// Bytes of the ring of process events.
+pub const CONTROL_BYTES: u32 = 1 << 20;
+
+/// Programs that look at the whole machine: name, tracepoint, and what is lost without it.
+const TRACEPOINTS: [(&str, &str, Option<&str>); 5] = [
+    ("handle_socket_state", "inet_sock_set_state", None),
+    ("handle_sys_exit", "sys_exit", None),
+    ("handle_exec", "sched_process_exec", Some("new programs are found only when they map a library")),
+    ("handle_fork", "sched_process_fork", Some("children of excluded processes are not excluded")),
+    ("handle_exit", "sched_process_exit", Some("ended processes stay in the tables until their ids return")),
+];
+const UPROBES: [&str; 8] = [
+    "handle_read",
+    "handle_read_ex",
+    "handle_write",
+    "handle_write_ex",
+    "handle_write_ex2",
+    "handle_handshake",
+    "handle_return",
+    "handle_free",
+];
+
+/// The loaded capture.
+pub struct Kernel {
+    ebpf: Ebpf,
+    /// Kept for its attachment.
+    _cookie: Option<Ebpf>,
+    rings: Vec<MapData>,
+    /// Features that this kernel lacks, each with what follows from it.
+    pub missing: Vec<String>,
+}
+
+/// Maps that the capture thread uses.
+pub struct StreamMaps {
+    skip: HashMap<MapData, [u8; 16], u64>,
+    counters: PerCpuArray<MapData, [u64; size_of::<Counters>() / 8]>,
+}
+
+/// Excludes processes.
+pub struct ProcessMaps {
+    excluded: HashMap<MapData, u32, u32>,
+}
+
+impl Kernel {
+    /// Loads all programs and attaches none.
+    ///
+    /// # Errors
+    ///
+    /// The kernel lacks what nothing can replace, or the process may not load programs.
+    pub fn load(settings: Settings) -> Result<Self, KernelError> {
+        let btf = Btf::from_sys_fs().map_err(KernelError::NoBtf)?;
+        let (self_tgid, shard_mask) = (std::process::id(), settings.shards - 1);
+        let mut ebpf = EbpfLoader::new()
+            .btf(Some(&btf))
+            .override_global("self_tgid", &self_tgid, true)
+            .override_global("wanted", &settings.wanted, true)
+            .override_global("shard_mask", &shard_mask, true)
+            .map_max_entries("control", CONTROL_BYTES)
+            .load(ringtap_bpf::capture_object())
+            .map_err(explain_load)?;
+        let rings = make_rings(&mut ebpf, settings)?;
+        let mut kernel = Self { ebpf, _cookie: None, rings, missing: Vec::new() };
+        kernel.load_programs(&btf)?;
+        match load_cookie(&btf) {
+            Ok(cookie) => kernel._cookie = Some(cookie),
+            Err(reason) => kernel.missing.push(format!("socket cookies ({reason}): connection ids are our own")),
+        }
+        Ok(kernel)
+    }
+
+    fn load_programs(&mut self, btf: &Btf) -> Result<(), KernelError> {
+        for (name, _, without) in TRACEPOINTS {
+            let loaded = self.program::<RawTracePoint>(name).and_then(|p| p.load().map_err(explain));
+            self.lose_or_fail(name, without, loaded)?;
+        }
+        for name in UPROBES {
+            let loaded = self.program::<UProbe>(name).and_then(|p| p.load().map_err(explain));
+            self.lose_or_fail(name, None, loaded)?;
+        }
+        let loaded = self.program::<Iter>("handle_existing").and_then(|p| p.load("tcp", btf).map_err(explain));
+        self.lose_or_fail("handle_existing", Some("connections from before the start are found with their next call"), loaded)
+    }
+
+    fn lose_or_fail(
+        &mut self,
+        program: &'static str,
+        without: Option<&str>,
+        result: Result<(), String>,
+    ) -> Result<(), KernelError> {
+        match (result, without) {
+            (Ok(()), _) => Ok(()),
+            (Err(reason), Some(without)) => {
+                self.missing.push(format!("{program} ({reason}): {without}"));
+                Ok(())
+            }
+            (Err(reason), None) => Err(KernelError::Program { program, reason }),
+        }
+    }
+
+    fn program<'a, P>(&'a mut self, name: &str) -> Result<&'a mut P, String>
+    where
+        &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+    {
+        self.ebpf.program_mut(name).ok_or("not in the object")?.try_into().map_err(explain)
+    }
+
+    /// Attaches the programs that look at the whole machine, then takes note of what exists already.
+    ///
+    /// # Errors
+    ///
+    /// A tracepoint that nothing can replace cannot be attached.
+    pub fn start(&mut self) -> Result<(), KernelError> {
+        for (name, tracepoint, without) in TRACEPOINTS {
+            let attached =
+                self.program::<RawTracePoint>(name).and_then(|p| p.attach(tracepoint).map_err(explain)).map(|_| ());
+            self.lose_or_fail(name, without, attached)?;
+        }
+        // Listeners first, then connections: the second pass tells servers' connections by their port.
+        for _ in 0..2 {
+            if let Err(reason) = self.iterate() {
+                self.missing.push(format!("handle_existing ({reason}): older connections are found with their next call"));
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn iterate(&mut self) -> Result<(), String> {
+        let program = self.program::<Iter>("handle_existing")?;
+        let id = program.attach().map_err(explain)?;
+        let link = program.take_link(id).map_err(explain)?;
+        let mut file = link.into_file().map_err(explain)?;
+        file.read_to_end(&mut Vec::new()).map(|_| ()).map_err(explain)
+    }
+
+    /// Attaches a probe program at a file offset, for all processes.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses the probe, or the file is gone.
+    pub fn attach_probe(&mut self, program: &str, file: &Path, offset: u64) -> Result<UProbeLink, String> {
+        let probe = self.program::<UProbe>(program)?;
+        let id = probe
+            .attach(UProbeAttachLocation::AbsoluteOffset(offset), file, UProbeScope::AllProcesses)
+            .map_err(explain)?;
+        probe.take_link(id).map_err(explain)
+    }
+
+    /// Descriptors of the shards' rings, and of the wake flags.
+    ///
+    /// # Errors
+    ///
+    /// A descriptor cannot be duplicated.
+    pub fn ring_fds(&mut self) -> Result<(Vec<OwnedFd>, OwnedFd), KernelError> {
+        let rings = self.rings.iter().map(|ring| ring.fd().as_fd().try_clone_to_owned()).collect::<Result<_, _>>()?;
+        let Some(Map::Array(wake)) = self.ebpf.map("wake") else { unreachable!("the object declares it so") };
+        Ok((rings, wake.fd().as_fd().try_clone_to_owned()?))
+    }
+
+    /// Descriptor of the ring of process events.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be duplicated.
+    pub fn control_fd(&mut self) -> Result<OwnedFd, KernelError> {
+        let Some(Map::RingBuf(control)) = self.ebpf.map("control") else { unreachable!("the object declares it so") };
+        Ok(control.fd().as_fd().try_clone_to_owned()?)
+    }
+
+    /// The maps of the capture thread; once.
+    ///
+    /// # Errors
+    ///
+    /// They are not as declared.
+    pub fn take_stream_maps(&mut self) -> Result<StreamMaps, KernelError> {
+        Ok(StreamMaps { skip: self.take("skip_until")?.try_into()?, counters: self.take("counters")?.try_into()? })
+    }
+
+    /// The maps of the prober; once.
+    ///
+    /// # Errors
+    ///
+    /// They are not as declared.
+    pub fn take_process_maps(&mut self) -> Result<ProcessMaps, KernelError> {
+        Ok(ProcessMaps { excluded: self.take("excluded")?.try_into()? })
+    }
+
+    fn take(&mut self, name: &str) -> Result<Map, KernelError> {
+        let map = self.ebpf.take_map(name);
+        map.ok_or_else(|| KernelError::Io(std::io::Error::other(format!("the object has no map `{name}`"))))
+    }
+}
+
+impl StreamMaps {
+    /// Leaves payload of a stream below `offset` in the kernel. A full table forgets the oldest entries.
+    pub fn skip_until(&mut self, stream: Stream, offset: u64) {
+        let key: [u8; 16] = stream.as_bytes().try_into().expect("a stream has sixteen bytes");
+        if let Err(error) = self.skip.insert(key, offset, 0) {
+            tracing::debug!(%error, "cannot skip a stream; its payload is read and thrown away");
+        }
+    }
+
+    /// Removes what was said of a connection that has ended.
+    pub fn forget(&mut self, stream: Stream) {
+        let key: [u8; 16] = stream.as_bytes().try_into().expect("a stream has sixteen bytes");
+        // Absent for most connections.
+        let _ = self.skip.remove(&key);
+    }
+
+    /// What the programs counted so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let mut sum = Counters::default();
+        for one in self.counters.get(&0, 0).iter().flat_map(|values| values.iter()) {
+            sum.add(&Counters::read_from_bytes(one.as_bytes()).expect("as many words as counters"));
+        }
+        sum
+    }
+}
+
+impl ProcessMaps {
+    /// Excludes a process, by bits of [`ringtap_bpf::abi::exclude`].
+    pub fn exclude(&mut self, tgid: u32, bits: u32) {
+        if let Err(error) = self.excluded.insert(tgid, bits, 0) {
+            tracing::warn!(tgid, %error, "cannot exclude a process in the kernel");
+        }
+    }
+}
+
+fn make_rings(ebpf: &mut Ebpf, settings: Settings) -> Result<Vec<MapData>, KernelError> {
+    assert!(settings.shards.is_power_of_two() && settings.shards as usize <= SHARDS_MAX, "checked by the configuration");
+    let outer = ebpf.map_mut("rings").ok_or_else(|| std::io::Error::other("the object has no map `rings`"))?;
+    let mut outer: ArrayOfMaps<&mut MapData, MapData> = outer.try_into()?;
+    let mut rings = Vec::new();
+    for shard in 0..settings.shards {
+        let kind = aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_RINGBUF as u32;
+        let definition = aya_obj::Map::new_from_params(kind, 0, 0, settings.ring_bytes, 0);
+        let ring = MapData::create(definition, "ring", None)?;
+        outer.set(shard, &ring, 0)?;
+        rings.push(ring);
+    }
+    Ok(rings)
+}
+
+fn load_cookie(btf: &Btf) -> Result<Ebpf, String> {
+    let mut ebpf = EbpfLoader::new().btf(Some(btf)).load(ringtap_bpf::cookie_object()).map_err(explain)?;
+    let program: &mut BtfTracePoint =
+        ebpf.program_mut("handle_cookie").ok_or("not in the object")?.try_into().map_err(explain)?;
+    program.load("inet_sock_set_state", btf).map_err(explain)?;
+    program.attach().map_err(explain)?;
+    Ok(ebpf)
+}
+
+/// An error with its causes in one line. The verifier's log is long: its last line says what was wrong.
+fn explain(error: impl std::error::Error + 'static) -> String {
+    let mut text = Vec::new();
+    let mut next: Option<&dyn std::error::Error> = Some(&error);
+    while let Some(error) = next {
+        let message = error.to_string();
+        let lines: Vec<&str> = message.lines().filter(|line| !line.trim().is_empty()).collect();
+        match lines.as_slice() {
+            [] => {}
+            [line] => text.push((*line).to_owned()),
+            [first, .., last] => text.push(format!("{first} … {last}")),
+        }
+        next = error.source();
+    }
+    text.dedup();
+    text.join(": ")
+}
+
+fn explain_load(error: aya::EbpfError) -> KernelError {
+    let text = explain(error);
+    if text.contains("Operation not permitted") || text.contains("Permission denied") {
+        return KernelError::NotAllowed(text);
+    }
+    KernelError::Io(std::io::Error::other(text))
+}
