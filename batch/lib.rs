@@ -1,1 +1,30 @@
+//! From raw record batches to what leaves the machine.
+//!
+//! [`shard::Shard`] turns raw records into a [`transactions`] batch, [`capture`] decides row by row how much of each is
+//! kept, [`objects`] renders and digests them, [`events`] describes what happened. Everything that crosses a border is
+//! a `RecordBatch`; each schema stands in one file with its columns described.
+//!
+//! Invariants:
+//!
+//! - No I/O and no clock: time comes from records, and the offset to wall time from the caller.
+//! - Shards share nothing; order within a connection is the ring's.
+//! - What is not delivered is counted in the [`ledger`], by cause.
+#![forbid(unsafe_code)]
 
+pub mod capture;
+pub mod clock;
+pub mod events;
+pub mod ids;
+pub mod ledger;
+pub mod objects;
+pub mod process;
+pub mod render;
+pub mod shard;
+pub mod transactions;
+pub mod usage;
+
+mod connections;
+mod token;
+
+pub use ringtap_ring as ring;
+pub use ringtap_rules as rules;

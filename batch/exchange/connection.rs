@@ -198,8 +198,8 @@ impl Connection {
             return;
         }
         match self.requests {
-            Some(requests) if requests == direction => self.miss(Part::Request, len, cause, time),
-            Some(_) => self.miss(Part::Response, len, cause, time),
+            Some(requests) if requests == direction => self.miss(Part::Request, len, cause, time, out),
+            Some(_) => self.miss(Part::Response, len, cause, time, out),
             None => (self.request, self.response) = (Half::new(true), Half::new(true)),
         }
         self.emit(out);
@@ -560,7 +560,7 @@ impl Connection {
     }
 
     /// Bytes of a half are missing.
-    fn miss(&mut self, part: Part, len: u64, cause: Cause, time: u64) {
+    fn miss(&mut self, part: Part, len: u64, cause: Cause, time: u64, out: &mut Vec<Exchange>) {
         let end = self.offset_of(part);
         let damage = Damage { cause, part, start: end - len, end };
         let orphan = self.orphan;
@@ -593,7 +593,7 @@ impl Connection {
         } else if over && part == Part::Request {
             self.end_request(time);
         } else if over {
-            self.end_response(time, &mut Vec::new());
+            self.end_response(time, out);
         }
     }
 

@@ -157,6 +157,8 @@ impl Body {
 /// The fields that heads of both halves have.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Head {
+    /// Bytes of the head on the wire.
+    pub bytes: u64,
     /// 0 or 1, after `HTTP/1.`.
     pub minor_version: u8,
     /// Header fields.

@@ -109,7 +109,7 @@ pub(crate) fn parse_request(bytes: &[u8]) -> Option<RequestHead> {
     done.then(|| RequestHead {
         method: method.to_owned(),
         target: target.to_owned(),
-        head: Head { minor_version: version, headers: headers(request.headers), trailers: Headers::default() },
+        head: Head { bytes: bytes.len() as u64, minor_version: version, headers: headers(request.headers), trailers: Headers::default() },
     })
 }
 
@@ -127,7 +127,7 @@ pub(crate) fn parse_response(bytes: &[u8]) -> Option<ResponseHead> {
     let (status, version) = (response.code?, response.version?);
     done.then(|| ResponseHead {
         status,
-        head: Head { minor_version: version, headers: headers(response.headers), trailers: Headers::default() },
+        head: Head { bytes: bytes.len() as u64, minor_version: version, headers: headers(response.headers), trailers: Headers::default() },
     })
 }
 

@@ -161,6 +161,14 @@ fn a_hole_in_a_body_keeps_its_length_and_the_connection() {
     assert_eq!(run.out[0].damage[0], Damage { cause: Cause::Unseen, part: Part::Response, start: 41, end: 46 });
 }
 
+/// A hole up to the very end of a body completes the exchange, as with `sendfile`.
+#[test]
+fn a_hole_at_the_end_completes_the_exchange() {
+    let mut run = Run::client();
+    run.feed(&[Req(GET), Res(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n"), MissResponse(7)]);
+    assert_eq!(lines(&run.out), ["GET /a?x=1 -> 200 7 [\"unseen\"]"]);
+}
+
 /// A whole response is lost: its request is given out without one and the next pair is right.
 #[test]
 fn a_lost_response_shifts_no_pairs() {

@@ -1,0 +1,39 @@
+//! The configuration: as written ([`written`]), read with places for messages ([`document`]), and checked
+//! ([`checked`]).
+
+pub mod checked;
+pub mod document;
+pub mod written;
+
+pub use checked::Config;
+pub use document::Problem;
+
+/// What runs when no file is given: readable lines on the console, objects in the disk store.
+const EMBEDDED: &str = include_str!("default.yaml");
+
+/// Reads and checks a file's text. `name` is what messages call it.
+///
+/// # Errors
+///
+/// Every problem that keeps the agent from starting, each with its place.
+pub fn read(name: &str, text: &str) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
+    let document = document::Document::parse(name, text).map_err(|problem| vec![problem])?;
+    let mut warnings = Vec::new();
+    let written = document.decode(&mut warnings).map_err(|problem| vec![problem])?;
+    let config = checked::check(&document, written, &mut warnings)?;
+    Ok((config, warnings))
+}
+
+/// The embedded default, with objects under `data_dir`.
+///
+/// # Panics
+///
+/// The embedded text is broken, which a test rules out.
+#[must_use]
+pub fn embedded(data_dir: &std::path::Path) -> Config {
+    let text = EMBEDDED.replace("{{DATA_DIR}}", &data_dir.display().to_string());
+    read("the embedded default", &text).expect("a test reads it").0
+}
+
+#[cfg(test)]
+mod tests;

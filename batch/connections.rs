@@ -1,0 +1,202 @@
+//! What a shard knows of one connection.
+
+use std::{net::IpAddr, sync::Arc};
+
+use ringtap_exchange::{Connection as Streams, Direction, Exchange, Limits, Protocol, Role};
+use ringtap_ring::abi::{Endpoints, Totals, wanted};
+
+use crate::process::Process;
+
+/// How the connection of a record was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Socket {
+    /// From the call on the socket itself.
+    #[default]
+    Exact,
+    /// From the thread's last socket.
+    Inferred,
+    /// Not at all.
+    Unknown,
+}
+
+impl Socket {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Inferred => "inferred",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// When to report a connection, in nanoseconds after it opened and between reports.
+const FIRST_REPORT_NS: u64 = 500_000_000;
+const REPORT_EVERY_NS: u64 = 10_000_000_000;
+/// How long plaintext may still come after TCP has closed: it can lie in the library's buffers.
+const GRACE_NS: u64 = 1_000_000_000;
+/// How long a made-up connection, whose end is never told, may be silent.
+const UNATTRIBUTED_IDLE_NS: u64 = 60_000_000_000;
+
+/// A connection: its ends, its process, its streams.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) xid: String,
+    pub(crate) tgid: u32,
+    pub(crate) process: Option<Arc<Process>>,
+    pub(crate) ends: Option<Endpoints>,
+    pub(crate) role: Option<Role>,
+    pub(crate) late: bool,
+    pub(crate) socket: Socket,
+    /// On the socket, and as plaintext at a TLS library.
+    pub(crate) layers: [Option<Streams>; 2],
+    pub(crate) opened_ns: u64,
+    pub(crate) last_ns: u64,
+    pub(crate) closed: Option<(u64, Totals)>,
+    pub(crate) bytes: [u64; 2],
+    pub(crate) host: Option<String>,
+    /// Reports so far, and when the next one is due.
+    pub(crate) parts: i64,
+    pub(crate) report_ns: u64,
+}
+
+impl Connection {
+    pub(crate) fn new(xid: String, tgid: u32, now_ns: u64) -> Self {
+        Self {
+            xid,
+            tgid,
+            process: None,
+            ends: None,
+            role: None,
+            late: false,
+            socket: Socket::Exact,
+            layers: [None, None],
+            opened_ns: now_ns,
+            last_ns: now_ns,
+            closed: None,
+            bytes: [0; 2],
+            host: None,
+            parts: 0,
+            report_ns: now_ns + FIRST_REPORT_NS,
+        }
+    }
+
+    pub(crate) fn open(&mut self, ends: Endpoints, late: bool) {
+        self.role = match ends.role {
+            1 => Some(Role::Client),
+            2 => Some(Role::Server),
+            _ => None,
+        };
+        self.late = late;
+        self.ends = Some(ends);
+    }
+
+    pub(crate) fn streams(&mut self, layer: usize, limits: Limits, late: bool) -> &mut Streams {
+        let role = self.role;
+        self.layers[layer].get_or_insert_with(|| Streams::new(limits, role, late))
+    }
+
+    /// The role as the kernel told it, else as the traffic shows it.
+    pub(crate) fn role(&self) -> Option<Role> {
+        self.role.or_else(|| self.layers.iter().flatten().find_map(Streams::role))
+    }
+
+    pub(crate) fn is_http(&self) -> bool {
+        self.layers.iter().flatten().any(|streams| streams.protocol() == Protocol::Http1)
+    }
+
+    pub(crate) fn l7_protocol(&self) -> &'static str {
+        let speaks = |protocol| self.layers.iter().flatten().any(|streams| streams.protocol() == protocol);
+        match () {
+            () if self.host.is_some() || speaks(Protocol::Http1) => "http1",
+            () if speaks(Protocol::Http2) => "http2",
+            () => "other",
+        }
+    }
+
+    pub(crate) fn remote(&self) -> Option<IpAddr> {
+        self.ends.map(|ends| ends.remote())
+    }
+
+    /// `ingress`, `egress-internal` or `egress-external`; a connection of unknown ends counts as external.
+    pub(crate) fn direction(&self) -> &'static str {
+        match self.role() {
+            Some(Role::Server) => "ingress",
+            _ if self.remote().is_some_and(is_internal) => "egress-internal",
+            _ => "egress-external",
+        }
+    }
+
+    /// Whether the configuration wants it; the kernel has decided this already where it knew enough.
+    pub(crate) fn is_wanted(&self, bits: u32) -> bool {
+        let excluded = self.process.as_ref().map_or(0, |process| process.excluded);
+        let direction = match self.direction() {
+            "ingress" => wanted::INGRESS,
+            "egress-internal" => wanted::EGRESS_INTERNAL,
+            _ => wanted::EGRESS_EXTERNAL,
+        };
+        excluded == 0 && bits & direction != 0
+    }
+
+    /// Name of the other end: the requested host where we are the client, else its address.
+    pub(crate) fn endpoint_id(&self) -> String {
+        let address = || self.remote().map_or_else(String::new, |ip| ip.to_string());
+        match (self.role(), &self.host) {
+            (Some(Role::Client) | None, Some(host)) => host.clone(),
+            _ => address(),
+        }
+    }
+
+    /// Whether nothing more can come.
+    pub(crate) fn is_over(&self, now_ns: u64) -> bool {
+        match self.closed {
+            Some((at, totals)) => now_ns.saturating_sub(at) > GRACE_NS || self.has_all(totals),
+            None => self.socket == Socket::Unknown && now_ns.saturating_sub(self.last_ns) > UNATTRIBUTED_IDLE_NS,
+        }
+    }
+
+    /// All bytes up to the close are here, and no exchange waits for plaintext that may still lie in a library.
+    fn has_all(&self, totals: Totals) -> bool {
+        let reached = |streams: &Option<Streams>, totals: [u64; 2]| {
+            streams.as_ref().is_none_or(|s| {
+                s.is_opaque()
+                    || (s.next_offset(Direction::Sent) >= totals[0] && s.next_offset(Direction::Received) >= totals[1])
+            })
+        };
+        let waits = self.layers[1].as_ref().is_some_and(|s| s.open_exchanges() > 0);
+        !waits && reached(&self.layers[0], totals.socket) && reached(&self.layers[1], totals.tls)
+    }
+
+    /// Ends both layers; what was open comes out as it is.
+    pub(crate) fn finish(&mut self, now_ns: u64) -> [Vec<Exchange>; 2] {
+        let (at, totals) = self.closed.map_or((now_ns, None), |(at, totals)| (at, Some(totals)));
+        let mut out = [Vec::new(), Vec::new()];
+        for (layer, streams) in self.layers.iter_mut().enumerate() {
+            if let Some(streams) = streams {
+                let totals = totals.map(|t| if layer == 0 { t.socket } else { t.tls });
+                streams.close(totals, at, &mut out[layer]);
+            }
+        }
+        out
+    }
+
+    /// The number of the report that is due now, if one is.
+    pub(crate) fn report_due(&mut self, now_ns: u64) -> Option<i64> {
+        if now_ns < self.report_ns {
+            return None;
+        }
+        self.report_ns = now_ns + REPORT_EVERY_NS;
+        self.parts += 1;
+        Some(self.parts - 1)
+    }
+}
+
+/// Private, link-local, shared (100.64/10) and loopback addresses; the same set as in the kernel programs.
+fn is_internal(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(a) => {
+            let [first, second, ..] = a.octets();
+            a.is_private() || a.is_loopback() || a.is_link_local() || (first == 100 && second & 0xc0 == 64)
+        }
+        IpAddr::V6(a) => a.is_loopback() || a.is_unique_local() || a.is_unicast_link_local(),
+    }
+}

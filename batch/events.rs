@@ -1,0 +1,346 @@
+//! Events: batches whose column names are the paths of their fields.
+//!
+//! A column `summary.request_method` is the field `request_method` of the object `summary`. The JSON form nests by the
+//! dots; OTLP keeps the flat names. Null cells and empty texts are left out of both. The schema's metadata names the
+//! event's type.
+
+use std::{collections::HashMap, sync::Arc};
+
+use arrow_array::{
+    Array, ArrayRef, RecordBatch,
+    builder::{BooleanBuilder, Int64Builder, ListBuilder, StringBuilder, TimestampNanosecondBuilder},
+    cast::AsArray,
+    types::{Int64Type, TimestampNanosecondType},
+};
+use arrow_schema::{DataType, Field, Schema};
+use ringtap_ring::abi::Endpoints;
+use serde_json::{Map, Value};
+
+use crate::{clock::rfc3339, process::Process};
+
+/// What a column holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Column {
+    /// `Utf8`.
+    Text,
+    /// `Int64`.
+    Int,
+    /// `Boolean`.
+    Bool,
+    /// `List<Utf8>`.
+    Texts,
+    /// `Timestamp(ns, UTC)`; RFC 3339 in JSON.
+    Time,
+}
+
+/// The columns of one type of event.
+#[derive(Debug)]
+pub struct EventSchema {
+    /// As in the OTLP attribute `event.type`.
+    pub event_type: &'static str,
+    /// Paths and types.
+    pub columns: &'static [(&'static str, Column)],
+}
+
+/// Key of the schema's metadata under which the event's type stands.
+pub const EVENT_TYPE: &str = "event.type";
+
+/// A value for a column.
+#[derive(Debug, Clone)]
+pub enum Cell<'a> {
+    /// Nothing.
+    Null,
+    /// Text; empty is nothing.
+    Text(&'a str),
+    /// Text made for this cell.
+    Owned(String),
+    /// Whole number.
+    Int(i64),
+    /// Truth.
+    Bool(bool),
+    /// Texts.
+    Texts(Vec<String>),
+    /// Nanoseconds since 1970.
+    Time(i64),
+}
+
+impl<'a> From<Option<&'a str>> for Cell<'a> {
+    fn from(text: Option<&'a str>) -> Self {
+        text.map_or(Cell::Null, Cell::Text)
+    }
+}
+
+#[derive(Debug)]
+enum Builder {
+    Text(StringBuilder),
+    Int(Int64Builder),
+    Bool(BooleanBuilder),
+    Texts(ListBuilder<StringBuilder>),
+    Time(TimestampNanosecondBuilder),
+}
+
+/// Makes a batch of events of one type.
+#[derive(Debug)]
+pub struct EventsBuilder {
+    schema: &'static EventSchema,
+    columns: Vec<Builder>,
+    rows: usize,
+}
+
+impl EventsBuilder {
+    /// An empty batch.
+    #[must_use]
+    pub fn new(schema: &'static EventSchema) -> Self {
+        let builder = |(_, column): &(_, Column)| match column {
+            Column::Text => Builder::Text(StringBuilder::new()),
+            Column::Int => Builder::Int(Int64Builder::new()),
+            Column::Bool => Builder::Bool(BooleanBuilder::new()),
+            Column::Texts => Builder::Texts(ListBuilder::new(StringBuilder::new())),
+            Column::Time => Builder::Time(TimestampNanosecondBuilder::new().with_timezone("UTC")),
+        };
+        Self { schema, columns: schema.columns.iter().map(builder).collect(), rows: 0 }
+    }
+
+    /// Rows so far.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Adds an event, a cell a column.
+    ///
+    /// # Panics
+    ///
+    /// The cells are not those of the schema: a mistake of the caller.
+    pub fn push(&mut self, cells: &[Cell<'_>]) {
+        assert_eq!(cells.len(), self.columns.len(), "a cell for each column of {}", self.schema.event_type);
+        for (builder, cell) in self.columns.iter_mut().zip(cells) {
+            match (builder, cell) {
+                (Builder::Text(b), Cell::Text(text)) if !text.is_empty() => b.append_value(text),
+                (Builder::Text(b), Cell::Owned(text)) if !text.is_empty() => b.append_value(text),
+                (Builder::Text(b), Cell::Text(_) | Cell::Owned(_) | Cell::Null) => b.append_null(),
+                (Builder::Int(b), Cell::Int(n)) => b.append_value(*n),
+                (Builder::Int(b), Cell::Null) => b.append_null(),
+                (Builder::Bool(b), Cell::Bool(truth)) => b.append_value(*truth),
+                (Builder::Texts(b), Cell::Texts(texts)) => {
+                    texts.iter().for_each(|text| b.values().append_value(text));
+                    b.append(!texts.is_empty());
+                }
+                (Builder::Texts(b), Cell::Null) => b.append(false),
+                (Builder::Time(b), Cell::Time(at)) => b.append_value(*at),
+                (Builder::Time(b), Cell::Null) => b.append_null(),
+                (_, cell) => panic!("{cell:?} is not of its column's type in {}", self.schema.event_type),
+            }
+        }
+        self.rows += 1;
+    }
+
+    /// The batch.
+    ///
+    /// # Panics
+    ///
+    /// Never: rows are pushed whole.
+    #[must_use]
+    pub fn finish(self) -> RecordBatch {
+        let arrays: Vec<ArrayRef> = self
+            .columns
+            .into_iter()
+            .map(|builder| match builder {
+                Builder::Text(mut b) => Arc::new(b.finish()) as ArrayRef,
+                Builder::Int(mut b) => Arc::new(b.finish()),
+                Builder::Bool(mut b) => Arc::new(b.finish()),
+                Builder::Texts(mut b) => Arc::new(b.finish()),
+                Builder::Time(mut b) => Arc::new(b.finish()),
+            })
+            .collect();
+        let field = |((name, _), array): (&(&str, Column), &ArrayRef)| Field::new(*name, array.data_type().clone(), true);
+        let fields: Vec<Field> = self.schema.columns.iter().zip(&arrays).map(field).collect();
+        let metadata = HashMap::from([(EVENT_TYPE.to_owned(), self.schema.event_type.to_owned())]);
+        let schema = Schema::new_with_metadata(fields, metadata);
+        RecordBatch::try_new(Arc::new(schema), arrays).expect("rows are pushed whole")
+    }
+}
+
+/// The type of a batch's events.
+#[must_use]
+pub fn event_type(batch: &RecordBatch) -> &str {
+    batch.schema_ref().metadata().get(EVENT_TYPE).map_or("", String::as_str)
+}
+
+/// A cell that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Present<'a> {
+    /// Text.
+    Text(&'a str),
+    /// Whole number.
+    Int(i64),
+    /// Truth.
+    Bool(bool),
+    /// Texts.
+    Texts(Vec<&'a str>),
+    /// Nanoseconds since 1970.
+    Time(i64),
+}
+
+/// Paths and values of a row, without what is null.
+pub fn row(batch: &RecordBatch, row: usize) -> impl Iterator<Item = (&str, Present<'_>)> {
+    let columns = batch.schema_ref().fields().iter().zip(batch.columns());
+    columns.filter(move |(_, column)| column.is_valid(row)).map(move |(field, column)| {
+        let value = match column.data_type() {
+            DataType::Utf8 => Present::Text(column.as_string::<i32>().value(row)),
+            DataType::Int64 => Present::Int(column.as_primitive::<Int64Type>().value(row)),
+            DataType::Boolean => Present::Bool(column.as_boolean().value(row)),
+            DataType::List(_) => Present::Texts(texts(column, row)),
+            _ => Present::Time(column.as_primitive::<TimestampNanosecondType>().value(row)),
+        };
+        (field.name().as_str(), value)
+    })
+}
+
+fn texts(column: &ArrayRef, row: usize) -> Vec<&str> {
+    let list = column.as_list::<i32>();
+    let at = |i: usize| usize::try_from(list.value_offsets()[i]).expect("offsets are not negative");
+    let values = list.values().as_string::<i32>();
+    (at(row)..at(row + 1)).map(|i| values.value(i)).collect()
+}
+
+/// A row as JSON, nested by the dots of its paths.
+#[must_use]
+pub fn json(batch: &RecordBatch, at: usize) -> Value {
+    let mut root = Map::new();
+    for (path, value) in row(batch, at) {
+        let value = match value {
+            Present::Text(text) => text.into(),
+            Present::Int(n) => n.into(),
+            Present::Bool(truth) => truth.into(),
+            Present::Texts(texts) => texts.into(),
+            Present::Time(ns) => rfc3339(ns).into(),
+        };
+        insert(&mut root, path, value);
+    }
+    root.into()
+}
+
+fn insert(object: &mut Map<String, Value>, path: &str, value: Value) {
+    match path.split_once('.') {
+        None => {
+            object.insert(path.to_owned(), value);
+        }
+        Some((first, rest)) => {
+            let inner = object.entry(first).or_insert_with(|| Map::new().into());
+            if let Value::Object(inner) = inner {
+                insert(inner, rest, value);
+            }
+        }
+    }
+}
+
+/// A report of a connection: the event `connection`.
+pub(crate) struct ConnectionReport<'a> {
+    pub(crate) connection_id: &'a str,
+    pub(crate) endpoint_id: String,
+    pub(crate) part: i64,
+    pub(crate) finalized: bool,
+    pub(crate) direction: &'a str,
+    pub(crate) l7_protocol: &'a str,
+    pub(crate) tls: bool,
+    pub(crate) hostname: &'a str,
+    pub(crate) ends: Option<Endpoints>,
+    pub(crate) server: bool,
+    pub(crate) process: Option<&'a Process>,
+    pub(crate) tgid: u32,
+    pub(crate) bytes: [u64; 2],
+    pub(crate) created_ns: i64,
+    pub(crate) closed_ns: Option<i64>,
+}
+
+impl ConnectionReport<'_> {
+    /// Columns of the event `connection`.
+    pub(crate) const SCHEMA: EventSchema = EventSchema {
+        event_type: "connection",
+        columns: &[
+            ("meta.connectionId", Column::Text),
+            ("meta.endpointId", Column::Text),
+            ("meta.tlsProbeTypesDetected", Column::Texts),
+            ("tags.bin", Column::Texts),
+            ("tags.host", Column::Texts),
+            ("tags.ip", Column::Texts),
+            ("tags.protocol", Column::Texts),
+            ("finalized", Column::Bool),
+            ("part", Column::Int),
+            ("direction", Column::Text),
+            ("socketProtocol", Column::Text),
+            ("l7Protocol", Column::Text),
+            ("system.hostname", Column::Text),
+            ("system.agent", Column::Text),
+            ("source.address", Column::Text),
+            ("source.hostname", Column::Text),
+            ("source.exe", Column::Text),
+            ("source.user", Column::Text),
+            ("source.userId", Column::Int),
+            ("source.pid", Column::Int),
+            ("destination.address", Column::Text),
+            ("destination.hostname", Column::Text),
+            ("destination.exe", Column::Text),
+            ("destination.user", Column::Text),
+            ("destination.userId", Column::Int),
+            ("destination.pid", Column::Int),
+            ("bytesSent", Column::Int),
+            ("bytesReceived", Column::Int),
+            ("createdAt", Column::Time),
+            ("closedAt", Column::Time),
+        ],
+    };
+
+    pub(crate) fn cells(&self) -> Vec<Cell<'_>> {
+        let address = |ip: std::net::IpAddr, port: u16| Cell::Owned(std::net::SocketAddr::new(ip, port).to_string());
+        let ends = self.ends.as_ref();
+        let local = self.local_cells(ends.map_or(Cell::Null, |e| address(e.local(), e.local_port)));
+        let remote_address = ends.map_or(Cell::Null, |e| address(e.remote(), e.remote_port));
+        let remote = [remote_address, Cell::Null, Cell::Null, Cell::Null, Cell::Null, Cell::Null];
+        let (source, destination) = if self.server { (remote, local) } else { (local, remote) };
+        let one = |text: &str| if text.is_empty() { Cell::Null } else { Cell::Texts(vec![text.to_owned()]) };
+        let ip = ends.map_or_else(String::new, |e| e.remote().to_string());
+        let host = if self.endpoint_id == ip { "" } else { self.endpoint_id.as_str() };
+        let count = |n: u64| {
+            if self.finalized { Cell::Int(i64::try_from(n).unwrap_or(i64::MAX)) } else { Cell::Null }
+        };
+        let mut cells = vec![
+            Cell::Text(self.connection_id),
+            Cell::Text(&self.endpoint_id),
+            if self.tls { one("openssl") } else { Cell::Null },
+            one(self.process.map_or("", Process::binary)),
+            one(host),
+            one(&ip),
+            one(self.l7_protocol),
+            Cell::Bool(self.finalized),
+            Cell::Int(self.part),
+            Cell::Text(self.direction),
+            Cell::Text("tcp"),
+            Cell::Text(self.l7_protocol),
+            Cell::Text(self.hostname),
+            Cell::Text("tap"),
+        ];
+        cells.extend(source);
+        cells.extend(destination);
+        cells.extend([
+            count(self.bytes[0]),
+            count(self.bytes[1]),
+            Cell::Time(self.created_ns),
+            self.closed_ns.map_or(Cell::Null, Cell::Time),
+        ]);
+        cells
+    }
+
+    fn local_cells<'a>(&'a self, address: Cell<'a>) -> [Cell<'a>; 6] {
+        let process = self.process;
+        [
+            address,
+            Cell::Text(self.hostname),
+            process.map(|p| p.exe.as_str()).into(),
+            process.and_then(|p| p.user.as_deref()).into(),
+            process.and_then(|p| p.uid).map_or(Cell::Null, |uid| Cell::Int(i64::from(uid))),
+            Cell::Int(i64::from(self.tgid)),
+        ]
+    }
+}

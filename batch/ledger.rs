@@ -1,0 +1,232 @@
+//! The ledger: what was seen, what was delivered, and what was lost and why.
+//!
+//! Every count moves once and is never taken back, so that at rest `seen = delivered + Σ lost[cause]` holds for
+//! exchanges, events and objects. Bytes and records are counted by the programs in the kernel and by the rings'
+//! readers; [`Ledger::balance`] checks both.
+
+use std::{
+    fmt::Write as _,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use ringtap_ring::abi::Counters;
+
+macro_rules! ledger {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Counts of the agent, shared by all its threads.
+        #[derive(Debug, Default)]
+        pub struct Ledger {
+            $($(#[$doc])* pub $name: Count,)*
+        }
+
+        impl Ledger {
+            /// Names and values.
+            #[must_use]
+            pub fn named(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name.get())),*]
+            }
+        }
+    };
+}
+
+/// A count that only grows.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// Adds.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// The value.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+ledger! {
+    /// Records that the readers took out of the shards' rings.
+    records_read,
+    /// Payload bytes in them.
+    bytes_read,
+    /// Records that do not have the form that the programs write.
+    records_malformed,
+    /// Exchanges that ended.
+    exchanges_seen,
+    /// Exchanges handed to the plugins.
+    exchanges_delivered,
+    /// Exchanges of a direction or process that the configuration does not want.
+    exchanges_filtered,
+    /// Exchanges with missing bytes; they are delivered, and say so.
+    exchanges_damaged,
+    /// Responses whose request was not seen.
+    orphan_responses,
+    /// Connections that were given up as not HTTP/1.
+    connections_not_http1,
+    /// Connections dropped from a full table.
+    connections_evicted,
+    /// Events that were made.
+    events_seen,
+    /// Events that a store took.
+    events_delivered,
+    /// Events that a store refused, or could not take in time.
+    events_failed,
+    /// Events dropped because too many were waiting.
+    events_queue_full,
+    /// Events still waiting when the agent stopped.
+    events_shutdown,
+    /// Objects that were made.
+    objects_seen,
+    /// Objects that a store took.
+    objects_delivered,
+    /// Objects that a store refused, or could not take in time.
+    objects_failed,
+    /// Objects dropped because too many were waiting.
+    objects_queue_full,
+    /// Objects still waiting when the agent stopped.
+    objects_shutdown,
+}
+
+impl Ledger {
+    /// Checks all sums, once nothing moves any more. An error names what does not add up.
+    ///
+    /// # Errors
+    ///
+    /// A line for each sum that does not.
+    pub fn balance(&self, kernel: &Counters) -> Result<(), String> {
+        let mut faults = String::new();
+        let mut check = |what: &str, seen: u64, parts: &[u64]| {
+            let sum: u64 = parts.iter().sum();
+            if seen != sum {
+                let _ = writeln!(faults, "{what}: {seen} seen, {sum} accounted for");
+            }
+        };
+        let k = kernel;
+        check(
+            "bytes in the kernel",
+            k.seen_bytes,
+            &[
+                k.captured_bytes,
+                k.ring_full_bytes,
+                k.fault_bytes,
+                k.call_limit_bytes,
+                k.sendfile_bytes,
+                k.discarded_bytes,
+                k.ciphertext_bytes,
+                k.skipped_bytes,
+            ],
+        );
+        check("records", k.captured_records, &[self.records_read.get()]);
+        check("bytes captured", k.captured_bytes, &[self.bytes_read.get()]);
+        check(
+            "exchanges",
+            self.exchanges_seen.get(),
+            &[self.exchanges_delivered.get(), self.exchanges_filtered.get()],
+        );
+        let of = |counts: [&Count; 4]| counts.map(Count::get);
+        let events =
+            of([&self.events_delivered, &self.events_failed, &self.events_queue_full, &self.events_shutdown]);
+        check("events", self.events_seen.get(), &events);
+        let objects =
+            of([&self.objects_delivered, &self.objects_failed, &self.objects_queue_full, &self.objects_shutdown]);
+        check("objects", self.objects_seen.get(), &objects);
+        if faults.is_empty() { Ok(()) } else { Err(faults) }
+    }
+
+    /// The ledger as a table for people: one line a quantity, losses by cause, zeros left out.
+    #[must_use]
+    pub fn table(&self, kernel: &Counters) -> String {
+        let mut text = String::from("ledger\n");
+        let mut line = |what: &str, seen: u64, delivered: u64, others: &[(&str, u64)]| {
+            let _ = write!(text, "  {what:<10} seen {seen:>12}  delivered {delivered:>12}");
+            for (cause, n) in others.iter().filter(|(_, n)| *n > 0) {
+                let _ = write!(text, "  {cause} {n}");
+            }
+            text.push('\n');
+        };
+        let k = kernel;
+        line(
+            "bytes",
+            k.seen_bytes,
+            self.bytes_read.get(),
+            &[
+                ("ring_full", k.ring_full_bytes),
+                ("fault", k.fault_bytes),
+                ("call_limit", k.call_limit_bytes),
+                ("sendfile", k.sendfile_bytes),
+                ("discarded", k.discarded_bytes),
+                ("ciphertext", k.ciphertext_bytes),
+                ("skipped", k.skipped_bytes),
+            ],
+        );
+        line(
+            "records",
+            k.captured_records + k.ring_full_records,
+            self.records_read.get(),
+            &[("ring_full", k.ring_full_records), ("malformed", self.records_malformed.get())],
+        );
+        line(
+            "exchanges",
+            self.exchanges_seen.get(),
+            self.exchanges_delivered.get(),
+            &[
+                ("filtered", self.exchanges_filtered.get()),
+                ("of which damaged", self.exchanges_damaged.get()),
+                ("orphan_responses", self.orphan_responses.get()),
+            ],
+        );
+        line(
+            "objects",
+            self.objects_seen.get(),
+            self.objects_delivered.get(),
+            &[
+                ("failed", self.objects_failed.get()),
+                ("queue_full", self.objects_queue_full.get()),
+                ("shutdown", self.objects_shutdown.get()),
+            ],
+        );
+        line(
+            "events",
+            self.events_seen.get(),
+            self.events_delivered.get(),
+            &[
+                ("failed", self.events_failed.get()),
+                ("queue_full", self.events_queue_full.get()),
+                ("shutdown", self.events_shutdown.get()),
+            ],
+        );
+        for (what, n) in [
+            ("connections given up as not HTTP/1", self.connections_not_http1.get()),
+            ("connections dropped from a full table", self.connections_evicted.get() + k.connections_full),
+            ("TLS calls not captured, tables full", k.calls_full + k.tls_objects_full),
+            ("plaintext bytes whose socket is not known", k.unattributed_bytes),
+            ("bytes read after TCP had closed", k.after_close_bytes),
+            ("socket calls of 32-bit programs, not captured", k.compat_calls),
+            ("process events lost", k.control_lost),
+        ] {
+            if n > 0 {
+                let _ = writeln!(text, "  {n} {what}");
+            }
+        }
+        let verdict = self.balance(kernel).map_or_else(|faults| format!("NOT BALANCED: {faults}"), |()| "balanced\n".into());
+        text + "  " + &verdict
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_object_is_named() {
+        let ledger = Ledger::default();
+        assert_eq!(ledger.balance(&Counters::default()), Ok(()));
+        ledger.objects_seen.add(2);
+        ledger.objects_delivered.add(1);
+        let fault = ledger.balance(&Counters::default()).expect_err("one is missing");
+        assert_eq!(fault, "objects: 2 seen, 1 accounted for\n");
+        assert!(ledger.table(&Counters::default()).contains("NOT BALANCED"));
+    }
+}

@@ -1,0 +1,32 @@
+//! What is known of the process behind a connection.
+
+use std::sync::Arc;
+
+/// A process, as far as it could be learnt.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Process {
+    /// Process id, outside of containers.
+    pub tgid: u32,
+    /// Path of the executable.
+    pub exe: String,
+    /// User id.
+    pub uid: Option<u32>,
+    /// User name on this host.
+    pub user: Option<String>,
+    /// Bits of [`ringtap_ring::abi::exclude`]: what the configuration leaves alone.
+    pub excluded: u32,
+}
+
+impl Process {
+    /// Last part of the executable's path.
+    #[must_use]
+    pub fn binary(&self) -> &str {
+        self.exe.rsplit('/').next().unwrap_or_default()
+    }
+}
+
+/// Where shards look processes up.
+pub trait Processes: Send + Sync {
+    /// The process, `None` if it is not known any more.
+    fn get(&self, tgid: u32) -> Option<Arc<Process>>;
+}

@@ -1,0 +1,254 @@
+//! A transaction as JSON or as text.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::Serialize;
+
+use crate::{
+    capture::{Format, Level, tags},
+    clock::rfc3339,
+    transactions::{DamageRow, Transactions, text},
+};
+
+#[derive(Serialize)]
+struct Transaction<'a> {
+    metadata: Metadata<'a>,
+    request: Request<'a>,
+    response: Response<'a>,
+    transaction_time: String,
+    duration_ms: i64,
+    direction: &'a str,
+    /// Ranges of the streams that are missing. Ours.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    damage: Vec<Damage<'a>>,
+}
+
+#[derive(Serialize)]
+struct Metadata<'a> {
+    process_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    process_exe: Option<&'a str>,
+    bytes_sent: u64,
+    bytes_received: u64,
+    request_id: &'a str,
+    connection_id: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    endpoint_id: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tags: Vec<String>,
+    /// `inferred` or `unknown` where the connection was not found from the call itself. Ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    socket: Option<&'a str>,
+}
+
+type HeaderMap = BTreeMap<String, String>;
+
+#[derive(Serialize)]
+struct Request<'a> {
+    method: &'a str,
+    url: &'a str,
+    scheme: &'a str,
+    path: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    authority: &'a str,
+    protocol: &'a str,
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_agent: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_type: Option<&'a str>,
+    #[serde(flatten)]
+    content: Content,
+}
+
+#[derive(Serialize)]
+struct Response<'a> {
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_type: Option<&'a str>,
+    #[serde(flatten)]
+    content: Content,
+}
+
+/// Headers and body, as far as the level has them.
+#[derive(Serialize, Default)]
+struct Content {
+    #[serde(skip_serializing_if = "HeaderMap::is_empty")]
+    headers: HeaderMap,
+    /// All values of the names that occur more than once. Ours.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    header_values: BTreeMap<String, Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<String>,
+    /// Ours, like the two after it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body_encoding: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body_size: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    truncated: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Damage<'a> {
+    cause: &'a str,
+    part: &'a str,
+    start: u64,
+    end: u64,
+}
+
+/// An object's bytes and their content type.
+#[must_use]
+pub fn render(t: &Transactions<'_>, row: usize, level: Level, format: Format) -> (Vec<u8>, &'static str) {
+    match format {
+        Format::Json => {
+            let bytes = serde_json::to_vec(&transaction(t, row, level)).expect("texts and numbers always serialize");
+            (bytes, "application/json")
+        }
+        Format::Text => (as_text(t, row, level).into_bytes(), "text/plain"),
+    }
+}
+
+fn transaction<'a>(t: &'a Transactions<'a>, row: usize, level: Level) -> Transaction<'a> {
+    let (bytes_sent, bytes_received) = t.bytes(row);
+    let request_header = |name| Transactions::header(t.request_headers, row, name);
+    let damage = |d: DamageRow<'a>| Damage { cause: d.cause, part: d.part, start: d.start, end: d.end };
+    Transaction {
+        metadata: Metadata {
+            process_id: t.process_id.value(row).to_string(),
+            process_exe: text(t.process_exe, row),
+            bytes_sent,
+            bytes_received,
+            request_id: t.request_id.value(row),
+            connection_id: t.connection_id.value(row),
+            endpoint_id: t.endpoint_id.value(row),
+            tags: tags(t, row),
+            socket: Some(t.socket.value(row)).filter(|socket| *socket != "exact"),
+        },
+        request: Request {
+            method: t.method.value(row),
+            url: t.url.value(row),
+            scheme: t.scheme.value(row),
+            path: t.path.value(row),
+            authority: t.authority.value(row),
+            protocol: t.protocol.value(row),
+            request_id: t.request_id.value(row),
+            user_agent: request_header("user-agent"),
+            content_type: request_header("content-type"),
+            content: request_content(t, row, level),
+        },
+        response: Response {
+            status: t.status.value(row),
+            content_type: Transactions::header(t.response_headers, row, "content-type"),
+            content: response_content(t, row, level),
+        },
+        transaction_time: rfc3339(t.start_ns.value(row)),
+        duration_ms: t.duration_ms(row),
+        direction: t.direction.value(row),
+        damage: t.damage(row).map(damage).collect(),
+    }
+}
+
+fn request_content(t: &Transactions<'_>, row: usize, level: Level) -> Content {
+    let mut content = Content::default();
+    if level >= Level::Headers {
+        content.headers(Transactions::headers(t.request_headers, row));
+        for (name, value) in [
+            (":authority", t.authority.value(row)),
+            (":method", t.method.value(row)),
+            (":path", t.path.value(row)),
+            (":scheme", t.scheme.value(row)),
+        ] {
+            content.headers.insert(name.into(), value.into());
+        }
+    }
+    if level >= Level::Full {
+        content.body(t.request_body.value(row), t.request_body_size.value(row), text(t.request_cut, row));
+    }
+    content
+}
+
+fn response_content(t: &Transactions<'_>, row: usize, level: Level) -> Content {
+    let mut content = Content::default();
+    if level >= Level::Headers {
+        content.headers(Transactions::headers(t.response_headers, row));
+        content.headers.insert(":status".into(), t.status.value(row).to_string());
+    }
+    if level >= Level::Full {
+        content.body(t.response_body.value(row), t.response_body_size.value(row), text(t.response_cut, row));
+    }
+    content
+}
+
+impl Content {
+    fn headers<'a>(&mut self, fields: impl Iterator<Item = (&'a str, &'a str)>) {
+        let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (name, value) in fields {
+            all.entry(canonical(name)).or_default().push(value.to_owned());
+        }
+        self.headers = all.iter().map(|(name, values)| (name.clone(), values.join(", "))).collect();
+        all.retain(|_, values| values.len() > 1);
+        self.header_values = all;
+    }
+
+    fn body(&mut self, bytes: &[u8], size: u64, cut: Option<&str>) {
+        if size == 0 {
+            return;
+        }
+        self.body = (!bytes.is_empty()).then(|| STANDARD.encode(bytes));
+        self.body_encoding = self.body.is_some().then_some("base64");
+        self.body_size = Some(size);
+        self.truncated = cut.map(str::to_owned);
+    }
+}
+
+/// `content-type` as `Content-Type`.
+fn canonical(name: &str) -> String {
+    let mut upper = true;
+    let letter = |c: char| {
+        let c = if upper { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() };
+        upper = c == '-';
+        c
+    };
+    name.chars().map(letter).collect()
+}
+
+fn as_text(t: &Transactions<'_>, row: usize, level: Level) -> String {
+    let transaction = transaction(t, row, level);
+    let (m, q, s) = (&transaction.metadata, &transaction.request, &transaction.response);
+    let mut out = String::from("HTTP Transaction\n================\n\nMetadata:\n");
+    let mut line = |name: &str, value: &str| {
+        if !value.is_empty() {
+            let _ = writeln!(out, "  {name}: {value}");
+        }
+    };
+    line("Time", &transaction.transaction_time);
+    line("Duration", &format!("{} ms", transaction.duration_ms));
+    line("Direction", transaction.direction);
+    line("Process", &format!("{} ({})", m.process_exe.unwrap_or("unknown"), m.process_id));
+    line("Endpoint", m.endpoint_id);
+    line("Connection", m.connection_id);
+    line("Request ID", m.request_id);
+    line("Bytes", &format!("{} sent, {} received", m.bytes_sent, m.bytes_received));
+    line("Socket", m.socket.unwrap_or_default());
+    line("Tags", &m.tags.join(", "));
+    for d in &transaction.damage {
+        line("Damage", &format!("{} of the {}, stream offsets {} to {}", d.cause, d.part, d.start, d.end));
+    }
+    let _ = write!(out, "\nRequest:\n  {} {}\n", q.method, q.url);
+    write_content(&mut out, &q.content, t.request_body.value(row));
+    let _ = write!(out, "\nResponse:\n  Status: {}\n", s.status);
+    write_content(&mut out, &s.content, t.response_body.value(row));
+    out
+}
+
+fn write_content(out: &mut String, content: &Content, body: &[u8]) {
+    for (name, value) in content.headers.iter().filter(|(name, _)| !name.starts_with(':')) {
+        let _ = writeln!(out, "  {name}: {value}");
+    }
+    if let Some(size) = content.body_size {
+        let cut = content.truncated.as_ref().map_or_else(String::new, |why| format!(", cut: {why}"));
+        let _ = write!(out, "\n  Body ({size} bytes{cut}):\n{}\n", String::from_utf8_lossy(body));
+    }
+}

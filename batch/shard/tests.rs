@@ -1,0 +1,266 @@
+//! From records to transactions, objects and events, without a kernel.
+
+use std::sync::Arc;
+
+use ringtap_ring::{
+    abi::{Counters, Record},
+    records::RecordsBuilder,
+};
+use zerocopy::FromZeros as _;
+
+use super::*;
+use crate::{
+    capture::{Capture, Format, Level, Rule},
+    events, objects, process::Process,
+    transactions::Transactions,
+    usage,
+};
+
+struct OneProcess;
+
+impl Processes for OneProcess {
+    fn get(&self, tgid: u32) -> Option<Arc<Process>> {
+        Some(Arc::new(Process { tgid, exe: "/usr/bin/curl".into(), uid: Some(0), user: Some("root".into()), excluded: 0 }))
+    }
+}
+
+fn shard(wanted: u32) -> (Shard, Arc<Ledger>) {
+    let ledger = Arc::new(Ledger::default());
+    let context = Context {
+        processes: Arc::new(OneProcess),
+        ids: Arc::new(Ids::new([1, 2, 3], 4, 5)),
+        ledger: ledger.clone(),
+        wanted,
+        limits: Limits::default(),
+        hostname: "host-a".into(),
+        report_connections: true,
+    };
+    (Shard::new(Arc::new(context)), ledger)
+}
+
+/// Records of one connection to 192.0.2.7:443, as the programs write them.
+struct Script {
+    builder: RecordsBuilder,
+    offsets: [u64; 2],
+    time_ns: u64,
+    layer: u8,
+}
+
+impl Script {
+    fn new(layer: u8) -> Self {
+        Self { builder: RecordsBuilder::default(), offsets: [0; 2], time_ns: 1_000_000_000, layer }
+    }
+
+    fn head(&mut self, kind: Kind) -> Record {
+        self.time_ns += 2_000_000;
+        let mut head = Record::new_zeroed();
+        (head.time_ns, head.conn, head.tgid, head.kind) = (self.time_ns, 77, 42, kind as u8);
+        head
+    }
+
+    fn open(mut self, role: u8) -> Self {
+        let head = self.head(Kind::Open);
+        let mut ends = [0u8; 40];
+        (ends[0], ends[2]) = (2, role);
+        ends[4..6].copy_from_slice(&40_000u16.to_ne_bytes());
+        ends[6..8].copy_from_slice(&443u16.to_ne_bytes());
+        ends[8..12].copy_from_slice(&[10, 0, 0, 1]);
+        ends[24..28].copy_from_slice(&[192, 0, 2, 7]);
+        self.builder.push_copied(&head, &ends);
+        self
+    }
+
+    fn payload(mut self, direction: u8, bytes: &[u8], missing: u32, flags: u32) -> Self {
+        let mut head = self.head(Kind::Payload);
+        head.direction = direction;
+        head.layer = self.layer;
+        head.flags = flags;
+        head.offset = self.offsets[usize::from(direction)];
+        head.len = u32::try_from(bytes.len()).expect("short") + missing;
+        self.offsets[usize::from(direction)] += u64::from(head.len);
+        self.builder.push_copied(&head, bytes);
+        self
+    }
+
+    fn close(mut self) -> Self {
+        let head = self.head(Kind::Close);
+        let mut totals = [[0u64; 2]; 2];
+        totals[usize::from(self.layer)] = self.offsets;
+        let bytes: Vec<u8> = totals.iter().flatten().flat_map(|n| n.to_ne_bytes()).collect();
+        self.builder.push_copied(&head, &bytes);
+        self
+    }
+
+    fn run(self, wanted: u32) -> (Output, Arc<Ledger>) {
+        let (mut shard, ledger) = shard(wanted);
+        let batch = self.builder.finish(None);
+        (shard.process(Some(&batch), self.time_ns, WallOffset(1_700_000_000_000_000_000)), ledger)
+    }
+}
+
+const REQUEST: &[u8] = b"POST /a/b?q=1 HTTP/1.1\r\nHost: api.example.com:8443\r\nuser-agent: t\r\nAuthorization: Bearer 0123456789abcdef\r\nContent-Length: 2\r\n\r\nhi";
+const RESPONSE: &[u8] = b"HTTP/1.1 500 Oops\r\nContent-Type: text/plain\r\nSet-Cookie: a=1\r\nset-cookie: b=2\r\nContent-Length: 4\r\n\r\nbody";
+const ALL: u32 = 15;
+
+fn capture(level: Level, format: Format) -> Capture {
+    Capture { level, format, rules: Vec::new() }
+}
+
+fn first_object(output: &Output, capture: &Capture) -> String {
+    let batch = output.transactions.as_ref().expect("a transaction");
+    let transactions = Transactions::of(batch).expect("its schema");
+    let objects = objects::objects(&transactions, capture).expect("wanted");
+    let view = objects::Objects::of(&objects).expect("its schema");
+    assert_eq!(view.digest.value(0), objects::digest(view.data.value(0)));
+    String::from_utf8(view.data.value(0).to_vec()).expect("text")
+}
+
+#[test]
+fn a_transaction_becomes_the_documented_object() {
+    let (output, ledger) = Script::new(1).open(1).payload(0, REQUEST, 0, 0).payload(1, RESPONSE, 0, 0).close().run(ALL);
+    let json: serde_json::Value =
+        serde_json::from_str(&first_object(&output, &capture(Level::Full, Format::Json))).expect("JSON");
+    let expected = [
+        ("/metadata/process_exe", serde_json::json!("/usr/bin/curl")),
+        ("/metadata/process_id", "42".into()),
+        ("/metadata/endpoint_id", "api.example.com".into()),
+        ("/metadata/bytes_sent", REQUEST.len().into()),
+        ("/metadata/bytes_received", RESPONSE.len().into()),
+        ("/request/method", "POST".into()),
+        ("/request/url", "https://api.example.com:8443/a/b?q=1".into()),
+        ("/request/path", "/a/b".into()),
+        ("/request/protocol", "http1".into()),
+        ("/request/user_agent", "t".into()),
+        ("/request/headers/:method", "POST".into()),
+        ("/request/headers/User-Agent", "t".into()),
+        ("/request/body", "aGk=".into()),
+        ("/response/status", 500.into()),
+        ("/response/headers/Set-Cookie", "a=1, b=2".into()),
+        ("/response/header_values/Set-Cookie/1", "b=2".into()),
+        ("/response/body", "Ym9keQ==".into()),
+        ("/response/body_size", 4.into()),
+        ("/direction", "egress-external".into()),
+        ("/duration_ms", 2.into()),
+        ("/transaction_time", "2023-11-14T22:13:21.004000000Z".into()),
+    ];
+    for (path, value) in expected {
+        assert_eq!(json.pointer(path), Some(&value), "{path} in {json:#}");
+    }
+    assert_eq!(json.pointer("/metadata/socket"), None);
+    let bytes = (REQUEST.len() + RESPONSE.len()) as u64;
+    let kernel = Counters { captured_records: 4, captured_bytes: bytes, seen_bytes: bytes, ..Counters::default() };
+    assert_eq!(ledger.balance(&kernel), Ok(()));
+}
+
+#[test]
+fn levels_and_formats_keep_what_they_say() {
+    let (output, _) = Script::new(1).open(1).payload(0, REQUEST, 0, 0).payload(1, RESPONSE, 0, 0).run(ALL);
+    let summary = first_object(&output, &capture(Level::Summary, Format::Json));
+    assert!(!summary.contains("headers") && !summary.contains("body\""), "{summary}");
+    let headers = first_object(&output, &capture(Level::Headers, Format::Json));
+    assert!(headers.contains("headers") && !headers.contains("body\""), "{headers}");
+    let text = first_object(&output, &capture(Level::Full, Format::Text));
+    for part in ["HTTP Transaction\n====", "Metadata:\n", "Request:\n  POST https://", "Response:\n  Status: 500", "body\n"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+}
+
+#[test]
+fn the_first_rule_that_matches_decides() {
+    let (output, _) = Script::new(1).open(1).payload(0, REQUEST, 0, 0).payload(1, RESPONSE, 0, 0).run(ALL);
+    let rules = ringtap_rules::Rules::new([("is_error", "http.res.status >= 400 && http.res.status < 600")]).expect("parses");
+    let rule = |expression, level| Rule {
+        name: String::new(),
+        expression: rules.compile(expression).expect("parses"),
+        level,
+        format: None,
+        outcomes: Default::default(),
+    };
+    let capture = Capture {
+        level: Level::Summary,
+        format: Format::Json,
+        rules: vec![
+            rule("nothing.here == 1", Level::None),
+            rule("response.status == 200", Level::None),
+            rule("is_error() and src.process.binary == 'curl' and http.req.headers.authorization =~ /^Bearer/", Level::Full),
+            rule("true", Level::None),
+        ],
+    };
+    assert!(first_object(&output, &capture).contains("\"body\""));
+    let outcomes = |i: usize| capture.rules[i].outcomes.each_ref().map(|n| n.load(std::sync::atomic::Ordering::Relaxed));
+    assert_eq!([outcomes(0), outcomes(1), outcomes(2), outcomes(3)], [[0, 0, 1], [0, 1, 0], [1, 0, 0], [0, 0, 0]]);
+}
+
+#[test]
+fn events_carry_the_documented_fields() {
+    let (output, _) = Script::new(1).open(1).payload(0, REQUEST, 0, 0).payload(1, RESPONSE, 0, 0).close().run(ALL);
+    let batch = output.transactions.as_ref().expect("a transaction");
+    let transactions = Transactions::of(batch).expect("its schema");
+    let request = events::json(&usage::requests(&transactions), 0);
+    for (path, value) in [
+        ("/status", serde_json::json!(500)),
+        ("/url", "https://api.example.com:8443/a/b?q=1".into()),
+        ("/category", "app".into()),
+        ("/authTokenType", "bearer".into()),
+        ("/authTokenMask", "****cdef".into()),
+        ("/tags/0", "bin:curl".into()),
+    ] {
+        assert_eq!(request.pointer(path), Some(&value), "{path} in {request:#}");
+    }
+    let objects = objects::objects(&transactions, &capture(Level::Summary, Format::Json)).expect("wanted");
+    let records = objects::Objects::of(&objects).expect("its schema").records(&[Some("https://s/x".into())]);
+    let record = events::json(&records, 0);
+    assert_eq!(record.pointer("/summary/request_host"), Some(&"api.example.com:8443".into()), "{record:#}");
+    assert_eq!(record.pointer("/url"), Some(&"https://s/x".into()));
+    assert_eq!(objects::Objects::of(&objects).expect("its schema").records(&[None]).num_rows(), 0);
+    let connection = events::json(output.connections.as_ref().expect("it closed"), 0);
+    for (path, value) in [
+        ("/finalized", serde_json::json!(true)),
+        ("/part", 0.into()),
+        ("/meta/endpointId", "api.example.com".into()),
+        ("/source/address", "10.0.0.1:40000".into()),
+        ("/source/exe", "/usr/bin/curl".into()),
+        ("/destination/address", "192.0.2.7:443".into()),
+        ("/l7Protocol", "http1".into()),
+    ] {
+        assert_eq!(connection.pointer(path), Some(&value), "{path} in {connection:#}");
+    }
+}
+
+#[test]
+fn missing_bytes_stand_in_the_object() {
+    let head = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n";
+    let (output, ledger) =
+        Script::new(0).open(1).payload(0, REQUEST, 0, 0).payload(1, head, 0, 0).payload(1, b"", 100, flag::SENDFILE).run(ALL);
+    let json: serde_json::Value =
+        serde_json::from_str(&first_object(&output, &capture(Level::Full, Format::Json))).expect("JSON");
+    assert_eq!(json.pointer("/response/body_size"), Some(&100.into()));
+    assert_eq!(json.pointer("/response/truncated"), Some(&"damage".into()));
+    assert_eq!(json["damage"], serde_json::json!([{"cause": "sendfile", "part": "response", "start": 40, "end": 140}]));
+    assert_eq!(ledger.exchanges_damaged.get(), 1);
+}
+
+#[test]
+fn unwanted_directions_are_filtered_and_counted() {
+    let script = || Script::new(0).open(0).payload(0, REQUEST, 0, 0).payload(1, RESPONSE, 0, 0);
+    let (output, ledger) = script().run(ringtap_ring::abi::wanted::INGRESS);
+    assert!(output.transactions.is_none());
+    assert_eq!((ledger.exchanges_seen.get(), ledger.exchanges_filtered.get()), (1, 1));
+    let (output, _) = script().run(ringtap_ring::abi::wanted::EGRESS_EXTERNAL);
+    assert!(output.transactions.is_some());
+}
+
+#[test]
+fn other_protocols_are_left_in_the_kernel() {
+    let (output, ledger) = Script::new(0).open(1).payload(0, b"\x00\x01\x02", 0, 0).run(ALL);
+    assert_eq!(output.skip.len(), 2);
+    assert_eq!(output.skip[0].1, u64::MAX);
+    assert_eq!(ledger.connections_not_http1.get(), 1);
+}
+
+#[test]
+fn a_close_without_response_is_499() {
+    let (output, _) = Script::new(0).open(1).payload(0, REQUEST, 0, 0).close().run(ALL);
+    let json = first_object(&output, &capture(Level::Summary, Format::Json));
+    assert!(json.contains("\"status\":499"), "{json}");
+}

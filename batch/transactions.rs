@@ -1,0 +1,300 @@
+//! The transactions batch: one row an exchange.
+//!
+//! | column | type | meaning |
+//! |---|---|---|
+//! | `request_id`, `connection_id` | `Utf8` | xids |
+//! | `start_ns` | `Int64` | wall time of the request's first bytes, in nanoseconds since 1970 |
+//! | `end_ns` | `Int64` | wall time of the last bytes |
+//! | `first_byte_ns` | `Int64`, nullable | wall time of the final response's first bytes |
+//! | `direction` | `Utf8` | `ingress`, `egress-internal`, `egress-external` |
+//! | `protocol` | `Utf8` | `http1` |
+//! | `socket` | `Utf8` | how the connection was found: `exact`, `inferred`, `unknown` |
+//! | `tls` | `Boolean` | taken as plaintext at a TLS library |
+//! | `process_id` | `UInt32` | 0 if not known |
+//! | `process_exe`, `process_user` | `Utf8`, nullable | |
+//! | `process_uid` | `UInt32`, nullable | |
+//! | `src_ip`, `dst_ip` | `Utf8`, nullable | client and server |
+//! | `src_port`, `dst_port` | `UInt16`, nullable | |
+//! | `endpoint_id` | `Utf8` | name or address of the other end |
+//! | `method`, `url`, `scheme`, `path`, `authority` | `Utf8` | `url` with its query, `path` without |
+//! | `request_headers`, `response_headers` | `Map<Utf8, Utf8>` | wire order, repeated names kept, trailers behind |
+//! | `request_body`, `response_body` | `Binary` | what was kept: the beginning, without holes |
+//! | `request_body_size`, `response_body_size` | `UInt64` | true length |
+//! | `request_cut`, `response_cut` | `Utf8`, nullable | why less is kept: `limit`, `damage` |
+//! | `request_bytes`, `response_bytes` | `UInt64` | head and body |
+//! | `status` | `UInt16` | 499 the connection ended first, 422 not seen for another reason |
+//! | `damage` | `List<Struct<cause, part, start, end>>` | missing ranges of the streams |
+
+use std::sync::{Arc, LazyLock};
+
+use arrow_array::{
+    Array, ArrayRef, BinaryArray, BooleanArray, Int64Array, ListArray, MapArray, RecordBatch, StringArray, StructArray,
+    UInt16Array, UInt32Array, UInt64Array,
+    builder::{
+        BinaryBuilder, BooleanBuilder, Int64Builder, ListBuilder, MapBuilder, StringBuilder, StructBuilder,
+        UInt16Builder, UInt32Builder, UInt64Builder,
+    },
+    cast::AsArray,
+    types::UInt64Type,
+};
+use arrow_schema::{DataType, Field, Fields, Schema};
+use ringtap_exchange::{Body, Damage, Head};
+
+macro_rules! columns {
+    ($($name:ident: $builder:ty, $array:ty;)*) => {
+        /// Makes a transactions batch.
+        #[derive(Debug)]
+        pub struct TransactionsBuilder {
+            $(pub(crate) $name: $builder,)*
+        }
+
+        impl TransactionsBuilder {
+            fn arrays(&mut self) -> Vec<(&'static str, ArrayRef)> {
+                vec![$((stringify!($name), Arc::new(self.$name.finish()) as ArrayRef)),*]
+            }
+        }
+
+        /// Typed view of a transactions batch.
+        #[derive(Debug, Clone, Copy)]
+        pub struct Transactions<'a> {
+            $(
+                #[doc = concat!("Column `", stringify!($name), "`.")]
+                pub $name: &'a $array,
+            )*
+        }
+
+        impl<'a> Transactions<'a> {
+            /// `None` if the batch has another schema.
+            #[must_use]
+            pub fn of(batch: &'a RecordBatch) -> Option<Self> {
+                Some(Self { $($name: batch.column_by_name(stringify!($name))?.as_any().downcast_ref()?,)* })
+            }
+        }
+    };
+}
+
+columns! {
+    request_id: StringBuilder, StringArray;
+    connection_id: StringBuilder, StringArray;
+    start_ns: Int64Builder, Int64Array;
+    end_ns: Int64Builder, Int64Array;
+    first_byte_ns: Int64Builder, Int64Array;
+    direction: StringBuilder, StringArray;
+    protocol: StringBuilder, StringArray;
+    socket: StringBuilder, StringArray;
+    tls: BooleanBuilder, BooleanArray;
+    process_id: UInt32Builder, UInt32Array;
+    process_exe: StringBuilder, StringArray;
+    process_user: StringBuilder, StringArray;
+    process_uid: UInt32Builder, UInt32Array;
+    src_ip: StringBuilder, StringArray;
+    src_port: UInt16Builder, UInt16Array;
+    dst_ip: StringBuilder, StringArray;
+    dst_port: UInt16Builder, UInt16Array;
+    endpoint_id: StringBuilder, StringArray;
+    method: StringBuilder, StringArray;
+    url: StringBuilder, StringArray;
+    scheme: StringBuilder, StringArray;
+    path: StringBuilder, StringArray;
+    authority: StringBuilder, StringArray;
+    request_headers: MapBuilder<StringBuilder, StringBuilder>, MapArray;
+    response_headers: MapBuilder<StringBuilder, StringBuilder>, MapArray;
+    request_body: BinaryBuilder, BinaryArray;
+    response_body: BinaryBuilder, BinaryArray;
+    request_body_size: UInt64Builder, UInt64Array;
+    response_body_size: UInt64Builder, UInt64Array;
+    request_cut: StringBuilder, StringArray;
+    response_cut: StringBuilder, StringArray;
+    request_bytes: UInt64Builder, UInt64Array;
+    response_bytes: UInt64Builder, UInt64Array;
+    status: UInt16Builder, UInt16Array;
+    damage: ListBuilder<StructBuilder>, ListArray;
+}
+
+const NULLABLE: [&str; 10] = [
+    "first_byte_ns", "process_exe", "process_user", "process_uid", "src_ip", "src_port", "dst_ip", "dst_port",
+    "request_cut", "response_cut",
+];
+
+fn damage_fields() -> Fields {
+    let column = |name: &str, kind| Field::new(name, kind, false);
+    Fields::from(vec![
+        column("cause", DataType::Utf8),
+        column("part", DataType::Utf8),
+        column("start", DataType::UInt64),
+        column("end", DataType::UInt64),
+    ])
+}
+
+/// The columns, in order.
+pub static SCHEMA: LazyLock<Arc<Schema>> = LazyLock::new(|| {
+    let arrays = TransactionsBuilder::default().arrays();
+    let field = |(name, array): &(&str, ArrayRef)| Field::new(*name, array.data_type().clone(), NULLABLE.contains(name));
+    Arc::new(Schema::new(arrays.iter().map(field).collect::<Vec<_>>()))
+});
+
+impl Default for TransactionsBuilder {
+    fn default() -> Self {
+        let headers = || MapBuilder::new(None, StringBuilder::new(), StringBuilder::new());
+        Self {
+            request_id: StringBuilder::new(),
+            connection_id: StringBuilder::new(),
+            start_ns: Int64Builder::new(),
+            end_ns: Int64Builder::new(),
+            first_byte_ns: Int64Builder::new(),
+            direction: StringBuilder::new(),
+            protocol: StringBuilder::new(),
+            socket: StringBuilder::new(),
+            tls: BooleanBuilder::new(),
+            process_id: UInt32Builder::new(),
+            process_exe: StringBuilder::new(),
+            process_user: StringBuilder::new(),
+            process_uid: UInt32Builder::new(),
+            src_ip: StringBuilder::new(),
+            src_port: UInt16Builder::new(),
+            dst_ip: StringBuilder::new(),
+            dst_port: UInt16Builder::new(),
+            endpoint_id: StringBuilder::new(),
+            method: StringBuilder::new(),
+            url: StringBuilder::new(),
+            scheme: StringBuilder::new(),
+            path: StringBuilder::new(),
+            authority: StringBuilder::new(),
+            request_headers: headers(),
+            response_headers: headers(),
+            request_body: BinaryBuilder::new(),
+            response_body: BinaryBuilder::new(),
+            request_body_size: UInt64Builder::new(),
+            response_body_size: UInt64Builder::new(),
+            request_cut: StringBuilder::new(),
+            response_cut: StringBuilder::new(),
+            request_bytes: UInt64Builder::new(),
+            response_bytes: UInt64Builder::new(),
+            status: UInt16Builder::new(),
+            damage: ListBuilder::new(StructBuilder::from_fields(damage_fields(), 0))
+                .with_field(Field::new("item", DataType::Struct(damage_fields()), false)),
+        }
+    }
+}
+
+/// Why less of a body is kept than there was.
+pub(crate) fn cut(body: &Body) -> Option<&'static str> {
+    match body {
+        Body { holed: true, .. } => Some("damage"),
+        Body { over_limit: true, .. } => Some("limit"),
+        _ => None,
+    }
+}
+
+impl TransactionsBuilder {
+    /// Rows so far.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        arrow_array::builder::ArrayBuilder::len(&self.request_id)
+    }
+
+    pub(crate) fn headers(builder: &mut MapBuilder<StringBuilder, StringBuilder>, head: Option<&Head>) {
+        for (name, value) in head.into_iter().flat_map(|head| head.headers.iter().chain(head.trailers.iter())) {
+            builder.keys().append_value(name);
+            builder.values().append_value(value);
+        }
+        builder.append(true).expect("as many names as values");
+    }
+
+    pub(crate) fn damage(&mut self, damage: &[Damage]) {
+        for one in damage {
+            let row = self.damage.values();
+            let fault = "the columns of damage_fields";
+            row.field_builder::<StringBuilder>(0).expect(fault).append_value(one.cause.as_str());
+            row.field_builder::<StringBuilder>(1).expect(fault).append_value(one.part.as_str());
+            row.field_builder::<UInt64Builder>(2).expect(fault).append_value(one.start);
+            row.field_builder::<UInt64Builder>(3).expect(fault).append_value(one.end);
+            row.append(true);
+        }
+        self.damage.append(true);
+    }
+
+    /// The batch.
+    ///
+    /// # Panics
+    ///
+    /// A row was pushed in part: a mistake of this crate.
+    #[must_use]
+    pub fn finish(mut self) -> RecordBatch {
+        let arrays = self.arrays().into_iter().map(|(_, array)| array).collect();
+        RecordBatch::try_new(SCHEMA.clone(), arrays).expect("rows are pushed whole")
+    }
+}
+
+/// A missing range, as the batch holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DamageRow<'a> {
+    /// Why.
+    pub cause: &'a str,
+    /// `request` or `response`.
+    pub part: &'a str,
+    /// Stream offset of the first byte.
+    pub start: u64,
+    /// Stream offset behind the last byte.
+    pub end: u64,
+}
+
+impl<'a> Transactions<'a> {
+    /// Number of rows.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.request_id.len()
+    }
+
+    /// Header fields of a row.
+    pub fn headers(column: &'a MapArray, row: usize) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let (names, values) = (column.keys().as_string::<i32>(), column.values().as_string::<i32>());
+        let offsets = column.value_offsets();
+        let at = |i: usize| usize::try_from(offsets[i]).expect("offsets are not negative");
+        (at(row)..at(row + 1)).map(move |i| (names.value(i), values.value(i)))
+    }
+
+    /// First value of a header field, by name in any case.
+    #[must_use]
+    pub fn header(column: &'a MapArray, row: usize, name: &str) -> Option<&'a str> {
+        Self::headers(column, row).find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    /// What is missing of a row.
+    pub fn damage(&self, row: usize) -> impl Iterator<Item = DamageRow<'a>> {
+        let offsets = self.damage.value_offsets();
+        let at = |i: usize| usize::try_from(offsets[i]).expect("offsets are not negative");
+        let values: &'a StructArray = self.damage.values().as_struct();
+        (at(row)..at(row + 1)).map(move |i| DamageRow {
+            cause: values.column(0).as_string::<i32>().value(i),
+            part: values.column(1).as_string::<i32>().value(i),
+            start: values.column(2).as_primitive::<UInt64Type>().value(i),
+            end: values.column(3).as_primitive::<UInt64Type>().value(i),
+        })
+    }
+
+    /// Milliseconds from the first bytes to the last, at least 1.
+    #[must_use]
+    pub fn duration_ms(&self, row: usize) -> i64 {
+        ((self.end_ns.value(row) - self.start_ns.value(row)) / 1_000_000).max(1)
+    }
+
+    /// Bytes that the process sent and received.
+    #[must_use]
+    pub fn bytes(&self, row: usize) -> (u64, u64) {
+        let (request, response) = (self.request_bytes.value(row), self.response_bytes.value(row));
+        if self.direction.value(row) == "ingress" { (response, request) } else { (request, response) }
+    }
+}
+
+/// Value of a nullable text.
+#[must_use]
+pub fn text(column: &StringArray, row: usize) -> Option<&str> {
+    column.is_valid(row).then(|| column.value(row))
+}
+
+/// Value of a nullable port.
+#[must_use]
+pub fn port(column: &UInt16Array, row: usize) -> Option<u16> {
+    column.is_valid(row).then(|| column.value(row))
+}
