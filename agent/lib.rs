@@ -1,5 +1,16 @@
-//! The appliance: configuration, probes, processes, sinks, command line.
+//! The appliance: configuration, probes, processes, stores, command line.
+//!
+//! Invariants:
+//!
+//! - The capture thread never waits for a store: queues are bounded, and a full one is a counted loss.
+//! - An event that speaks of an object follows the object.
+//! - Nothing here writes to an observed process's memory, or stands in the way of its traffic.
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod config;
+pub mod lines;
 pub mod probe;
+pub mod process;
+pub mod run;
+pub mod sink;

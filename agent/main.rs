@@ -1,8 +1,138 @@
-fn main(){
-  for f in std::env::args().skip(1) { println!("{f} {:?}", ringtap::probe::tls::points(std::path::Path::new(&f))); }
-  let mut k = ringtap::probe::kernel::Kernel::load(ringtap::probe::kernel::Settings{wanted:15,shards:1,ring_bytes:1<<24}).map_err(|e| e.to_string()).unwrap();
-  k.start().map_err(|e| e.to_string()).unwrap();
-  println!("{:?}", k.missing);
-  let m = k.take_stream_maps().map_err(|e| e.to_string()).unwrap();
-  for _ in 0..5 { std::thread::sleep(std::time::Duration::from_secs(1)); println!("{:?}", m.counters().named().into_iter().filter(|x| x.1>0).collect::<Vec<_>>()); }
+//! `ringtap`: reads the command line, does it, and says with the exit code how it went.
+#![forbid(unsafe_code)]
+
+use std::{
+    io::{IsTerminal as _, Read as _, Write as _},
+    path::Path,
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use ringtap::{
+    cli::{Cli, Command, LogEncoding, LogLevel, RunArgs},
+    config::{self, Config, Problem},
+    probe::kernel::KernelError,
+    run::{self, Options},
+};
+use tracing_subscriber::{Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The configuration, the privileges or the kernel do not allow a start; or the command line is wrong.
+const EXIT_CANNOT_START: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Some(Command::Validate { file }) => validate(&file),
+        Some(Command::Run(arguments)) => start(&arguments),
+        None => start(&cli.run),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("ringtap: {error:#}");
+        let cannot_start = error.is::<KernelError>() || error.is::<CannotStart>();
+        if cannot_start { ExitCode::from(EXIT_CANNOT_START) } else { ExitCode::FAILURE }
+    })
+}
+
+/// The configuration keeps the agent from starting; what is wrong was printed.
+#[derive(Debug, thiserror::Error)]
+#[error("the configuration is not valid")]
+struct CannotStart;
+
+fn start(arguments: &RunArgs) -> anyhow::Result<ExitCode> {
+    set_up_log(arguments);
+    let config = match &arguments.config {
+        None => config::embedded(&arguments.data_dir),
+        Some(file) => read_config(file)?,
+    };
+    let options = Options {
+        shards: arguments.shards,
+        ring_bytes: arguments.ring_size,
+        body_bytes: usize::try_from(arguments.http_buffer_size).context("the body limit is too large")?,
+        data_dir: arguments.data_dir.clone(),
+    };
+    let (table, balanced) = run::run(config, &options)?;
+    std::io::stderr().write_all(table.as_bytes()).context("cannot print the ledger")?;
+    if !balanced {
+        tracing::error!("the ledger does not balance; this is a defect, please report it with the table above");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn validate(file: &Path) -> anyhow::Result<ExitCode> {
+    let (name, text) = read_text(file)?;
+    match config::read(&name, &text) {
+        Ok((_, warnings)) => {
+            print_all("warning", &warnings);
+            println!("Config is valid.");
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(problems) => {
+            print_all("error", &problems);
+            Err(CannotStart.into())
+        }
+    }
+}
+
+fn read_config(file: &Path) -> anyhow::Result<Config> {
+    let (name, text) = read_text(file)?;
+    match config::read(&name, &text) {
+        Ok((config, warnings)) => {
+            for warning in warnings {
+                tracing::warn!("{warning}");
+            }
+            Ok(config)
+        }
+        Err(problems) => {
+            print_all("error", &problems);
+            Err(CannotStart.into())
+        }
+    }
+}
+
+fn read_text(file: &Path) -> anyhow::Result<(String, String)> {
+    if file == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
+        return Ok(("standard input".into(), text));
+    }
+    let name = file.display().to_string();
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        eprintln!("ringtap: cannot read {name}: {error}");
+        CannotStart
+    })?;
+    Ok((name, text))
+}
+
+fn print_all(kind: &str, problems: &[Problem]) {
+    for problem in problems {
+        eprintln!("{kind}: {problem}");
+    }
+}
+
+fn set_up_log(arguments: &RunArgs) {
+    let level = match arguments.log_level {
+        LogLevel::Error => tracing::Level::ERROR,
+        LogLevel::Warn => tracing::Level::WARN,
+        LogLevel::Info => tracing::Level::INFO,
+        LogLevel::Debug => tracing::Level::DEBUG,
+        LogLevel::Trace => tracing::Level::TRACE,
+    };
+    let terminal = std::io::stderr().is_terminal();
+    let encoding =
+        arguments.log_encoding.unwrap_or(if terminal { LogEncoding::Console } else { LogEncoding::Json });
+    // Libraries below speak only of what went wrong: their chatter is not ours.
+    let ours = tracing_subscriber::filter::filter_fn(move |metadata| {
+        let limit = if metadata.target().starts_with("ringtap") { level } else { tracing::Level::ERROR };
+        *metadata.level() <= limit
+    });
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let layer = match encoding {
+        LogEncoding::Console => layer.with_ansi(terminal).boxed(),
+        LogEncoding::Json => layer.json().boxed(),
+    };
+    tracing_subscriber::registry().with(layer.with_filter(ours)).init();
 }

@@ -182,10 +182,11 @@ pub enum Present<'a> {
     Time(i64),
 }
 
-/// Paths and values of a row, without what is null.
+/// Paths and values of a row, without what is null, and without the bytes of objects.
 pub fn row(batch: &RecordBatch, row: usize) -> impl Iterator<Item = (&str, Present<'_>)> {
     let columns = batch.schema_ref().fields().iter().zip(batch.columns());
-    columns.filter(move |(_, column)| column.is_valid(row)).map(move |(field, column)| {
+    let shown = move |(_, column): &(_, &ArrayRef)| column.is_valid(row) && column.data_type() != &DataType::Binary;
+    columns.filter(shown).map(move |(field, column)| {
         let value = match column.data_type() {
             DataType::Utf8 => Present::Text(column.as_string::<i32>().value(row)),
             DataType::Int64 => Present::Int(column.as_primitive::<Int64Type>().value(row)),

@@ -14,7 +14,7 @@ use aya::{
         uprobe::{UProbeAttachLocation, UProbeLink, UProbeScope},
     },
 };
-use ringtap_bpf::abi::{Counters, SHARDS_MAX, Stream};
+use ringtap_bpf::abi::{Counters, MappedFile, SHARDS_MAX, Stream};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 /// Why the capture cannot start, with the remedy.
@@ -197,6 +197,15 @@ impl Kernel {
             .attach(UProbeAttachLocation::AbsoluteOffset(offset), file, UProbeScope::AllProcesses)
             .map_err(explain)?;
         probe.take_link(id).map_err(explain)
+    }
+
+    /// Lets a mapped file be reported anew: it could not be looked at.
+    pub fn report_again(&mut self, file: &MappedFile) {
+        let Some(map) = self.ebpf.map_mut("mapped_files") else { return };
+        if let Ok(mut map) = HashMap::<_, [u64; 2], u8>::try_from(map) {
+            // Absent if the table was full.
+            let _ = map.remove(&[file.device, file.inode]);
+        }
     }
 
     /// Descriptors of the shards' rings, and of the wake flags.

@@ -52,6 +52,15 @@ impl Waiter {
     }
 }
 
+/// Whether io_uring can be used here: the kernel, or the sandbox around us, may refuse it.
+///
+/// # Errors
+///
+/// The kernel's answer.
+pub fn probe_io_uring() -> Result<(), NoIoUring> {
+    IoUring::new(2).map(|_| ()).map_err(NoIoUring)
+}
+
 /// Multishot polls on one io_uring.
 pub struct UringWaiter {
     ring: IoUring,

@@ -1,0 +1,65 @@
+//! Standard output, written by a thread of its own: a reader that is slow or gone stalls nobody.
+
+use std::{
+    io::{self, Write as _},
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    thread::JoinHandle,
+};
+
+use super::SinkError;
+
+/// Lines that may wait.
+const LINES_MAX: usize = 65_536;
+
+/// Writes lines.
+#[derive(Debug, Clone)]
+pub struct Console(SyncSender<String>);
+
+/// The writer's end, for the shutdown.
+pub struct ConsoleThread(JoinHandle<()>);
+
+impl Console {
+    /// Starts the writer.
+    ///
+    /// # Errors
+    ///
+    /// No thread can be had.
+    pub fn start() -> io::Result<(Self, ConsoleThread)> {
+        let (sender, lines) = sync_channel(LINES_MAX);
+        let thread = std::thread::Builder::new().name("console".into()).spawn(move || write(&lines))?;
+        Ok((Self(sender), ConsoleThread(thread)))
+    }
+
+    /// Hands over a line.
+    ///
+    /// # Errors
+    ///
+    /// Too many lines are waiting, or the reader of standard output is gone.
+    pub fn line(&self, line: String) -> Result<(), SinkError> {
+        self.0.try_send(line).map_err(|_| SinkError::Console)
+    }
+}
+
+impl ConsoleThread {
+    /// Waits until all lines are written; every [`Console`] must be dropped before.
+    pub fn join(self) {
+        // A panic of the writer has already been reported by the panic hook.
+        let _ = self.0.join();
+    }
+}
+
+fn write(lines: &Receiver<String>) {
+    let mut out = io::BufWriter::new(io::stdout());
+    while let Ok(line) = lines.recv() {
+        let mut next = Some(line);
+        while let Some(line) = next {
+            if writeln!(out, "{line}").is_err() {
+                return;
+            }
+            next = lines.try_recv().ok();
+        }
+        if out.flush().is_err() {
+            return;
+        }
+    }
+}

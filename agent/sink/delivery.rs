@@ -1,0 +1,355 @@
+//! From the capture to the stores: bounded queues, retries, and the promise that an event never precedes its object.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arrow_array::RecordBatch;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use ringtap_batch::{
+    events,
+    ledger::{Count, Ledger},
+    objects::Objects,
+};
+use serde_json::json;
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+};
+
+use super::{
+    SinkError,
+    console::Console,
+    disk::{DiskStore, uring_allowed},
+    otlp::Otlp,
+    s3::S3Store,
+};
+use crate::config::checked::{Config, EventStore, ObjectStore};
+
+/// Bytes that may wait in each of the two queues.
+const QUEUE_BYTES: u64 = 256 << 20;
+/// Objects on their way at most.
+const UPLOADS: usize = 32;
+/// Events of one request at most.
+const EVENTS_AT_ONCE: usize = 512;
+/// Pauses between attempts; then what was to be sent is counted as failed.
+const PAUSES: [Duration; 4] =
+    [Duration::from_millis(100), Duration::from_millis(400), Duration::from_secs(1), Duration::from_secs(3)];
+
+/// A store of events.
+enum Events {
+    Stdout(Console),
+    Otlp(Box<Otlp>),
+}
+
+/// A store of objects.
+enum ObjectsStore {
+    Stdout(Console),
+    S3(Box<S3Store>),
+    Otlp(Box<Otlp>),
+    Disk(DiskStore),
+}
+
+/// A batch on its way. What is dropped without having been settled was lost in the shutdown.
+struct Parcel {
+    batch: RecordBatch,
+    unsettled: u64,
+    bytes: u64,
+    ledger: Arc<Ledger>,
+    queue: Arc<Queue>,
+}
+
+struct Queue {
+    bytes: AtomicU64,
+    counts: fn(&Ledger) -> Counts<'_>,
+}
+
+/// Where a kind of thing is counted.
+struct Counts<'a> {
+    seen: &'a Count,
+    delivered: &'a Count,
+    failed: &'a Count,
+    queue_full: &'a Count,
+    shutdown: &'a Count,
+}
+
+fn event_counts(ledger: &Ledger) -> Counts<'_> {
+    Counts {
+        seen: &ledger.events_seen,
+        delivered: &ledger.events_delivered,
+        failed: &ledger.events_failed,
+        queue_full: &ledger.events_queue_full,
+        shutdown: &ledger.events_shutdown,
+    }
+}
+
+fn object_counts(ledger: &Ledger) -> Counts<'_> {
+    Counts {
+        seen: &ledger.objects_seen,
+        delivered: &ledger.objects_delivered,
+        failed: &ledger.objects_failed,
+        queue_full: &ledger.objects_queue_full,
+        shutdown: &ledger.objects_shutdown,
+    }
+}
+
+impl Parcel {
+    fn settle(&mut self, delivered: u64, failed: u64) {
+        let counts = (self.queue.counts)(&self.ledger);
+        counts.delivered.add(delivered);
+        counts.failed.add(failed);
+        self.unsettled -= delivered + failed;
+    }
+}
+
+impl Drop for Parcel {
+    fn drop(&mut self) {
+        (self.queue.counts)(&self.ledger).shutdown.add(self.unsettled);
+        self.queue.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// The end of a queue at which the capture hands over.
+#[derive(Clone)]
+pub struct Outbox {
+    sender: mpsc::UnboundedSender<Parcel>,
+    queue: Arc<Queue>,
+    ledger: Arc<Ledger>,
+}
+
+impl Outbox {
+    fn new(ledger: &Arc<Ledger>, counts: fn(&Ledger) -> Counts<'_>) -> (Self, mpsc::UnboundedReceiver<Parcel>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let queue = Arc::new(Queue { bytes: AtomicU64::new(0), counts });
+        (Self { sender, queue, ledger: ledger.clone() }, receiver)
+    }
+
+    /// Hands a batch over without ever waiting; a full queue is a counted loss.
+    pub fn offer(&self, batch: RecordBatch) {
+        let rows = batch.num_rows() as u64;
+        let bytes = batch.get_array_memory_size() as u64;
+        let counts = (self.queue.counts)(&self.ledger);
+        counts.seen.add(rows);
+        if self.queue.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > QUEUE_BYTES {
+            self.queue.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            counts.queue_full.add(rows);
+            return;
+        }
+        let parcel =
+            Parcel { batch, unsettled: rows, bytes, ledger: self.ledger.clone(), queue: self.queue.clone() };
+        // A parcel that comes back is dropped, and counts itself.
+        let _ = self.sender.send(parcel);
+    }
+}
+
+/// The queues and the tasks behind them.
+pub struct Delivery {
+    /// For `request` and `connection` events; `None`: no event store.
+    pub events: Option<Outbox>,
+    /// For objects; `None`: no object store.
+    pub objects: Option<Outbox>,
+    tasks: JoinSet<()>,
+}
+
+impl Delivery {
+    /// Opens the stores and starts the tasks. Must be called inside of a runtime.
+    ///
+    /// # Errors
+    ///
+    /// A store cannot be set up.
+    pub fn start(config: &Config, console: &Console, ledger: &Arc<Ledger>) -> Result<Self, SinkError> {
+        let events = match &config.event_store {
+            None => None,
+            Some(EventStore::Stdout) => Some(Events::Stdout(console.clone())),
+            Some(EventStore::Otel(otel)) => {
+                Some(Events::Otlp(Box::new(Otlp::new(otel, "qtap.eventstore", console)?)))
+            }
+        };
+        let objects = match &config.object_store {
+            None => None,
+            Some(ObjectStore::Stdout) => Some(ObjectsStore::Stdout(console.clone())),
+            Some(ObjectStore::S3(s3)) => Some(ObjectsStore::S3(Box::new(S3Store::new(s3.clone())))),
+            Some(ObjectStore::Otel(otel)) => {
+                Some(ObjectsStore::Otlp(Box::new(Otlp::new(otel, "qtap.objectstore", console)?)))
+            }
+            Some(ObjectStore::Disk { path, access_url }) => {
+                Some(ObjectsStore::Disk(DiskStore::open(path.clone(), access_url.clone(), uring_allowed())?))
+            }
+        };
+        let mut tasks = JoinSet::new();
+        let events = events.map(|store| {
+            let (outbox, parcels) = Outbox::new(ledger, event_counts);
+            tasks.spawn(deliver_events(store, parcels));
+            outbox
+        });
+        let objects = objects.map(|store| {
+            let (outbox, parcels) = Outbox::new(ledger, object_counts);
+            tasks.spawn(deliver_objects(Arc::new(store), parcels, events.clone()));
+            outbox
+        });
+        Ok(Self { events, objects, tasks })
+    }
+
+    /// Waits until both queues are empty, at most until the deadline; what is left then is counted.
+    pub async fn drain(self, deadline: Duration) {
+        let Self { events, objects, mut tasks } = self;
+        drop((events, objects));
+        let all = async { while tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(deadline, all).await.is_err() {
+            tracing::warn!("the stores did not take everything in time; what is left is counted as lost");
+            tasks.shutdown().await;
+        }
+    }
+}
+
+/// Tries a few times with growing pauses.
+async fn persist<T, F: Future<Output = Result<T, SinkError>>>(attempt: impl Fn() -> F) -> Result<T, SinkError> {
+    for pause in PAUSES {
+        match attempt().await {
+            Ok(done) => return Ok(done),
+            Err(error) => tracing::debug!(%error, "delivery is tried again"),
+        }
+        tokio::time::sleep(pause).await;
+    }
+    attempt().await
+}
+
+async fn deliver_events(store: Events, mut parcels: mpsc::UnboundedReceiver<Parcel>) {
+    let mut failing = false;
+    while let Some(first) = parcels.recv().await {
+        let mut together = vec![first];
+        let mut rows = together[0].batch.num_rows();
+        while rows < EVENTS_AT_ONCE
+            && let Ok(next) = parcels.try_recv()
+        {
+            rows += next.batch.num_rows();
+            together.push(next);
+        }
+        for parcel in &mut together {
+            let result = match &store {
+                Events::Stdout(console) => print_events(console, &parcel.batch),
+                Events::Otlp(otlp) => persist(|| otlp.events(&parcel.batch)).await,
+            };
+            let rows = parcel.unsettled;
+            match &result {
+                Ok(()) => parcel.settle(rows, 0),
+                Err(_) => parcel.settle(0, rows),
+            }
+            report(&mut failing, result.err().as_ref(), "events");
+        }
+    }
+}
+
+/// A store that begins to fail, or works again, is said once.
+fn report(failing: &mut bool, error: Option<&SinkError>, what: &str) {
+    match (error, *failing) {
+        (Some(error), false) => tracing::error!(%error, "{what} are lost and counted until the store works again"),
+        (None, true) => tracing::info!("{what} are delivered again"),
+        _ => {}
+    }
+    *failing = error.is_some();
+}
+
+fn print_events(console: &Console, batch: &RecordBatch) -> Result<(), SinkError> {
+    let kind = match events::event_type(batch) {
+        "request" => "*eventstore.Request",
+        "connection" => "*eventstore.Connection",
+        _ => "*eventstore.ArtifactRecord",
+    };
+    for row in 0..batch.num_rows() {
+        let item = events::json(batch, row);
+        console.line(json!({"level": "info", "msg": "event store submission", "type": kind, "item": item}).to_string())?;
+    }
+    Ok(())
+}
+
+async fn deliver_objects(
+    store: Arc<ObjectsStore>,
+    mut parcels: mpsc::UnboundedReceiver<Parcel>,
+    events: Option<Outbox>,
+) {
+    let slots = Arc::new(Semaphore::new(UPLOADS));
+    let mut batches = JoinSet::new();
+    let failing = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    while let Some(parcel) = parcels.recv().await {
+        // As many batches as uploads: none waits for another one's slow object.
+        while batches.len() >= UPLOADS {
+            batches.join_next().await;
+        }
+        batches.spawn(deliver_batch(store.clone(), parcel, slots.clone(), events.clone(), failing.clone()));
+    }
+    while batches.join_next().await.is_some() {}
+}
+
+/// Stores the objects of a batch; then, and not before, their records go to the event store.
+async fn deliver_batch(
+    store: Arc<ObjectsStore>,
+    mut parcel: Parcel,
+    slots: Arc<Semaphore>,
+    events: Option<Outbox>,
+    failing: Arc<std::sync::atomic::AtomicBool>,
+) {
+    let batch = parcel.batch.clone();
+    let rows = batch.num_rows();
+    let mut uploads = JoinSet::new();
+    for row in 0..rows {
+        let Ok(slot) = slots.clone().acquire_owned().await else { return };
+        let (store, batch) = (store.clone(), batch.clone());
+        uploads.spawn(async move {
+            let result = persist(|| store.put(&batch, row)).await;
+            drop(slot);
+            (row, result)
+        });
+    }
+    let mut urls = vec![None; rows];
+    while let Some(done) = uploads.join_next().await {
+        let Ok((row, result)) = done else { continue };
+        let mut was_failing = failing.load(Ordering::Relaxed);
+        report(&mut was_failing, result.as_ref().err(), "objects");
+        failing.store(was_failing, Ordering::Relaxed);
+        match result {
+            Ok(url) => {
+                parcel.settle(1, 0);
+                urls[row] = Some(url);
+            }
+            Err(_) => parcel.settle(0, 1),
+        }
+    }
+    if let (Some(events), Some(objects)) = (events, Objects::of(&batch)) {
+        let records = objects.records(&urls);
+        if records.num_rows() > 0 {
+            events.offer(records);
+        }
+    }
+}
+
+impl ObjectsStore {
+    async fn put(&self, batch: &RecordBatch, row: usize) -> Result<String, SinkError> {
+        let objects = Objects::of(batch).ok_or(SinkError::Delivery {
+            store: "objects",
+            reason: "the batch has another schema".into(),
+        })?;
+        let (digest, data) = (objects.digest.value(row), objects.data.value(row));
+        match self {
+            Self::S3(s3) => s3.put(digest, objects.content_type.value(row), Bytes::copy_from_slice(data)).await,
+            Self::Disk(disk) => disk.put(digest, Bytes::copy_from_slice(data)).await,
+            Self::Otlp(otlp) => otlp.object(&objects, row, batch).await,
+            Self::Stdout(console) => {
+                let line = json!({
+                    "level": "info",
+                    "msg": "object store submission",
+                    "digest": digest,
+                    "content_type": objects.content_type.value(row),
+                    "data_base64": STANDARD.encode(data),
+                });
+                console.line(line.to_string())?;
+                Ok(String::new())
+            }
+        }
+    }
+}

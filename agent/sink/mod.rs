@@ -1,0 +1,40 @@
+//! Where events and objects go: queues with a bound, stores behind them, and a count for everything that does not
+//! arrive.
+
+pub mod console;
+pub mod delivery;
+pub mod disk;
+pub mod otlp;
+pub mod s3;
+pub mod template;
+
+/// Why a store did not take something.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// Cannot be set up as configured.
+    #[error("{store} cannot be set up: {reason}")]
+    SetUp { store: &'static str, reason: String },
+    /// Refused or unreachable.
+    #[error("{store}: {reason}")]
+    Delivery { store: &'static str, reason: String },
+    /// The disk failed.
+    #[error("disk store: {0}")]
+    Disk(#[from] std::io::Error),
+    /// The writer of standard output is gone.
+    #[error("standard output is closed")]
+    Console,
+}
+
+/// An error with its causes in one line.
+pub(crate) fn explain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
+}

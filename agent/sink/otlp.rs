@@ -1,0 +1,254 @@
+//! OTLP: events and objects as log records, over gRPC or HTTP, or as JSON lines on standard output.
+
+use std::{borrow::Cow, collections::HashMap, time::Duration};
+
+use arrow_array::RecordBatch;
+use opentelemetry::{
+    InstrumentationScope, Key, KeyValue,
+    logs::{AnyValue, LogRecord as _, Logger as _, LoggerProvider as _, Severity},
+};
+use opentelemetry_http::hyper::HyperClient;
+use opentelemetry_otlp::{LogExporter, WithExportConfig as _, WithHttpConfig as _, WithTonicConfig as _};
+use opentelemetry_proto::{
+    tonic::collector::logs::v1::ExportLogsServiceRequest,
+    transform::{common::tonic::ResourceAttributesWithSchema, logs::tonic::group_logs_by_resource_and_scope},
+};
+use opentelemetry_sdk::{
+    Resource,
+    logs::{LogBatch, LogExporter as _, SdkLogRecord, SdkLogger, SdkLoggerProvider},
+};
+use ringtap_batch::{
+    events::{self, Present},
+    objects::Objects,
+};
+use tonic::{
+    metadata::{MetadataKey, MetadataMap},
+    transport::ClientTlsConfig,
+};
+
+use super::{SinkError, console::Console, explain};
+use crate::config::{checked::Otel, written::Protocol};
+
+/// A collector that does not answer in this time is taken as gone.
+const TIMEOUT: Duration = Duration::from_secs(10);
+const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.24.0";
+
+/// A collector, or standard output.
+pub struct Otlp {
+    exporter: Exporter,
+    logger: SdkLogger,
+    scope: InstrumentationScope,
+    endpoint: String,
+}
+
+enum Exporter {
+    Network(Box<LogExporter>),
+    Stdout(Console, Box<ResourceAttributesWithSchema>),
+}
+
+impl Otlp {
+    /// Sets up. `scope` is the name under which records go.
+    ///
+    /// # Errors
+    ///
+    /// The endpoint or a header field is malformed, or the roots of TLS cannot be read.
+    pub fn new(config: &Otel, scope: &'static str, console: &Console) -> Result<Self, SinkError> {
+        let resource = Resource::builder_empty()
+            .with_schema_url(
+                [
+                    KeyValue::new("service.name", config.service_name.clone()),
+                    KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+                    KeyValue::new("environment", config.environment.clone()),
+                ],
+                SCHEMA_URL,
+            )
+            .build();
+        let exporter = match config.protocol {
+            Protocol::Stdout => Exporter::Stdout(console.clone(), Box::new((&resource).into())),
+            Protocol::Grpc => network(grpc(config)?, &resource),
+            Protocol::Http => network(http(config)?, &resource),
+        };
+        let logger = SdkLoggerProvider::builder().build().logger(scope);
+        Ok(Self { exporter, logger, scope: InstrumentationScope::builder(scope).build(), endpoint: config.endpoint.clone() })
+    }
+
+    /// Sends a batch of events.
+    ///
+    /// # Errors
+    ///
+    /// The collector refuses, or cannot be reached.
+    pub async fn events(&self, batch: &RecordBatch) -> Result<(), SinkError> {
+        let records: Vec<SdkLogRecord> = (0..batch.num_rows()).map(|row| self.event(batch, row)).collect();
+        self.export(&records).await
+    }
+
+    /// Sends an object; the answer is its url.
+    ///
+    /// # Errors
+    ///
+    /// The collector refuses, or cannot be reached.
+    pub async fn object(&self, objects: &Objects<'_>, row: usize, batch: &RecordBatch) -> Result<String, SinkError> {
+        let record = self.artifact(objects, row, batch);
+        self.export(std::slice::from_ref(&record)).await?;
+        Ok(format!("otel://{}/{}", self.endpoint, objects.digest.value(row)))
+    }
+
+    async fn export(&self, records: &[SdkLogRecord]) -> Result<(), SinkError> {
+        let scoped: Vec<_> = records.iter().map(|record| (record, &self.scope)).collect();
+        let batch = LogBatch::new(&scoped);
+        match &self.exporter {
+            Exporter::Network(exporter) => exporter
+                .export(batch)
+                .await
+                .map_err(|error| SinkError::Delivery { store: "otel", reason: explain(&error) }),
+            Exporter::Stdout(console, resource) => {
+                let resource_logs = group_logs_by_resource_and_scope(&batch, resource);
+                let line = serde_json::to_string(&ExportLogsServiceRequest { resource_logs })
+                    .map_err(|error| SinkError::Delivery { store: "otel", reason: explain(&error) })?;
+                console.line(line)
+            }
+        }
+    }
+
+    fn event(&self, batch: &RecordBatch, row: usize) -> SdkLogRecord {
+        let mut record = self.logger.create_log_record();
+        let kind = events::event_type(batch);
+        let mut fields: HashMap<Key, AnyValue> = HashMap::new();
+        for (path, value) in events::row(batch, row) {
+            if let (Present::Time(ns), "timestamp" | "createdAt") = (&value, path) {
+                record.set_timestamp(time(*ns));
+            }
+            fields.insert(Key::new(path.to_owned()), any_value(value));
+        }
+        record.set_severity_number(Severity::Info);
+        record.set_severity_text("INFO");
+        record.set_body(body(kind, &fields).into());
+        record.add_attribute("event.type", kind.to_owned());
+        record.add_attribute("event", AnyValue::Map(Box::new(fields)));
+        record
+    }
+
+    fn artifact(&self, objects: &Objects<'_>, row: usize, batch: &RecordBatch) -> SdkLogRecord {
+        let mut record = self.logger.create_log_record();
+        let (kind, content_type) = (objects.artifact_type.value(row), objects.content_type.value(row));
+        let data = objects.data.value(row);
+        record.set_severity_number(Severity::Info);
+        record.set_severity_text("INFO");
+        record.set_body(format!("Artifact: {kind} ({content_type}, {} bytes)", data.len()).into());
+        record.add_attribute("artifact.type", kind.to_owned());
+        record.add_attribute("artifact.content_type", content_type.to_owned());
+        record.add_attribute("artifact.digest", objects.digest.value(row).to_owned());
+        record.add_attribute("artifact.size_bytes", i64::try_from(data.len()).unwrap_or(i64::MAX));
+        record.add_attribute("artifact.data", String::from_utf8_lossy(data).into_owned());
+        for (path, value) in events::row(batch, row) {
+            match (path, value) {
+                ("timestamp", Present::Time(ns)) => record.set_timestamp(time(ns)),
+                ("connectionId", value) => record.add_attribute("connection.id", text(&value).into_owned()),
+                ("endpointId", value) => record.add_attribute("connection.endpoint_id", text(&value).into_owned()),
+                ("requestId", value) => record.add_attribute("connection.request_id", text(&value).into_owned()),
+                (path, value) if path.starts_with("summary.") => {
+                    record.add_attribute(format!("artifact.{path}"), text(&value).into_owned());
+                }
+                _ => {}
+            }
+        }
+        record
+    }
+}
+
+fn network(mut exporter: LogExporter, resource: &Resource) -> Exporter {
+    exporter.set_resource(resource);
+    Exporter::Network(Box::new(exporter))
+}
+
+fn grpc(config: &Otel) -> Result<LogExporter, SinkError> {
+    let set_up = |reason: String| SinkError::SetUp { store: "otel", reason };
+    let mut metadata = MetadataMap::new();
+    for (name, value) in &config.headers {
+        let key = MetadataKey::from_bytes(name.to_ascii_lowercase().as_bytes()).map_err(|e| set_up(explain(&e)))?;
+        metadata.insert(key, value.parse().map_err(|_| set_up(format!("the value of the header `{name}` is not text")))?);
+    }
+    let secure = config.tls || config.endpoint.starts_with("https://");
+    let mut builder =
+        LogExporter::builder().with_tonic().with_endpoint(with_scheme(config)).with_timeout(TIMEOUT).with_metadata(metadata);
+    if secure {
+        builder = builder.with_tls_config(ClientTlsConfig::new().with_enabled_roots());
+    }
+    builder.build().map_err(|error| set_up(explain(&error)))
+}
+
+fn http(config: &Otel) -> Result<LogExporter, SinkError> {
+    let set_up = |reason: String| SinkError::SetUp { store: "otel", reason };
+    let connector = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_native_roots()
+        .map_err(|error| set_up(explain(&error)))?
+        .https_or_http()
+        .enable_http1()
+        .build();
+    let full = config.endpoint.contains("://");
+    let url = if full { config.endpoint.clone() } else { format!("{}/v1/logs", with_scheme(config)) };
+    LogExporter::builder()
+        .with_http()
+        .with_http_client(HyperClient::new(connector, TIMEOUT, None))
+        .with_endpoint(url)
+        .with_timeout(TIMEOUT)
+        .with_headers(config.headers.iter().cloned().collect())
+        .build()
+        .map_err(|error| set_up(explain(&error)))
+}
+
+fn with_scheme(config: &Otel) -> String {
+    match config.endpoint.contains("://") {
+        true => config.endpoint.clone(),
+        false => format!("{}://{}", if config.tls { "https" } else { "http" }, config.endpoint),
+    }
+}
+
+fn time(ns: i64) -> std::time::SystemTime {
+    std::time::UNIX_EPOCH + Duration::from_nanos(u64::try_from(ns).unwrap_or(0))
+}
+
+fn any_value(value: Present<'_>) -> AnyValue {
+    match value {
+        Present::Text(text) => text.to_owned().into(),
+        Present::Int(n) => n.into(),
+        Present::Bool(truth) => truth.into(),
+        Present::Texts(texts) => AnyValue::ListAny(Box::new(texts.into_iter().map(|t| t.to_owned().into()).collect())),
+        Present::Time(ns) => ringtap_batch::clock::rfc3339(ns).into(),
+    }
+}
+
+fn text<'a>(value: &Present<'a>) -> Cow<'a, str> {
+    match value {
+        Present::Text(text) => Cow::Borrowed(*text),
+        Present::Int(n) => n.to_string().into(),
+        Present::Bool(truth) => truth.to_string().into(),
+        Present::Texts(texts) => texts.join(",").into(),
+        Present::Time(ns) => ringtap_batch::clock::rfc3339(*ns).into(),
+    }
+}
+
+/// The body text of an event.
+fn body(kind: &str, fields: &HashMap<Key, AnyValue>) -> String {
+    let field = |name: &'static str| match fields.get(&Key::from_static_str(name)) {
+        Some(AnyValue::String(text)) => text.as_str().to_owned(),
+        Some(AnyValue::Int(n)) => n.to_string(),
+        Some(AnyValue::ListAny(items)) => match items.first() {
+            Some(AnyValue::String(text)) => text.as_str().to_owned(),
+            _ => String::new(),
+        },
+        _ => String::new(),
+    };
+    match kind {
+        "request" => format!("HTTP {} ({}) {}", field("method"), field("status"), field("url")),
+        "artifact_record" => format!("Artifact stored: {}", field("type")),
+        "connection" => format!(
+            "Connection: [{} via {}] {} → {}",
+            field("direction"),
+            field("l7Protocol"),
+            field("system.hostname"),
+            field("meta.endpointId")
+        ),
+        other => other.to_owned(),
+    }
+}
