@@ -286,6 +286,12 @@ static __always_inline void remember_received(struct sock *sk, struct connection
 
 static __always_inline void bind_object(struct tls_call *call, struct sock *sk, struct connection *c);
 
+static __always_inline int has_received_fin(__u8 state)
+{
+	return state == TCP_CLOSE_WAIT || state == TCP_LAST_ACK || state == TCP_CLOSING || state == TCP_TIME_WAIT ||
+	       state == TCP_CLOSE;
+}
+
 /* Offset of the first of `len` bytes that have just moved, from TCP's own sequence numbers. */
 static __always_inline __u64 take_offset(struct sock *sk, struct connection *c, __u32 direction, __u32 len)
 {
@@ -299,6 +305,9 @@ static __always_inline __u64 take_offset(struct sock *sk, struct connection *c, 
 	if (unseen < 0)
 		unseen = 0;
 	c->seq[direction] += unseen + len;
+	/* A call that meets the end of the stream takes the FIN's sequence number too. */
+	if (unseen && direction == RT_RECEIVED && has_received_fin(BPF_CORE_READ(sk, __sk_common.skc_state)))
+		unseen--;
 	c->offset[direction] += (__u64)unseen + len;
 	return c->offset[direction] - len;
 }

@@ -1,0 +1,145 @@
+//! A running agent, and what it left behind.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+const START: Duration = Duration::from_secs(20);
+const STOP: Duration = Duration::from_secs(20);
+
+pub struct Agent {
+    child: Child,
+    folder: TempDir,
+}
+
+/// What an agent left when it ended.
+pub struct Finished {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+    pub took: Duration,
+    pub folder: TempDir,
+}
+
+impl Agent {
+    /// Starts with a configuration, in which `FOLDER` stands for the agent's own folder, and waits until it captures.
+    pub fn start(config: &str) -> anyhow::Result<Self> {
+        Self::start_with(config, &[], Command::new(env!("CARGO_BIN_EXE_ringtap")))
+    }
+
+    pub fn start_with(config: &str, arguments: &[&str], mut command: Command) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("config.yaml");
+        fs::write(&path, config.replace("FOLDER", &folder.path().display().to_string()))?;
+        let child = command
+            .arg("run")
+            .arg("--config")
+            .arg(&path)
+            .args(["--log-encoding", "console"])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(File::create(folder.path().join("stdout"))?)
+            .stderr(File::create(folder.path().join("stderr"))?)
+            .spawn()
+            .context("cannot start the agent")?;
+        let mut agent = Self { child, folder };
+        let begun = Instant::now();
+        while !agent.read("stderr")?.contains("capturing") {
+            if begun.elapsed() > START || agent.child.try_wait()?.is_some() {
+                bail!("the agent did not start: {}", agent.read("stderr")?);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(agent)
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn read(&self, name: &str) -> anyhow::Result<String> {
+        Ok(String::from_utf8_lossy(&fs::read(self.folder.path().join(name))?).into_owned())
+    }
+
+    /// Ends it with SIGTERM.
+    pub fn stop(mut self) -> anyhow::Result<Finished> {
+        let pid = Pid::from_child(&self.child);
+        let begun = Instant::now();
+        kill_process(pid, Signal::TERM)?;
+        let status = loop {
+            if let Some(status) = self.child.try_wait()? {
+                break status;
+            }
+            if begun.elapsed() > STOP {
+                bail!("the agent did not stop: {}", self.read("stderr")?);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        let (stdout, stderr) = (self.read("stdout")?, self.read("stderr")?);
+        let folder = std::mem::replace(&mut self.folder, tempfile::tempdir()?);
+        Ok(Finished { status, stdout, stderr, took: begun.elapsed(), folder })
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // Already ended in the good case.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Finished {
+    /// It ended well, in time, and its books balance.
+    pub fn check(&self) -> anyhow::Result<()> {
+        if !self.status.success() || !self.stderr.contains("\n  balanced") {
+            bail!("{}: {}", self.status, self.stderr);
+        }
+        if self.took > Duration::from_secs(6) {
+            bail!("stopping took {:?}", self.took);
+        }
+        Ok(())
+    }
+
+    /// Files of the disk store.
+    pub fn objects(&self) -> anyhow::Result<Vec<PathBuf>> {
+        let mut files = Vec::new();
+        for folder in fs::read_dir(self.folder.path().join("objects"))? {
+            for file in fs::read_dir(folder?.path())? {
+                files.push(file?.path());
+            }
+        }
+        Ok(files)
+    }
+}
+
+/// A configuration with the disk store and stdout events that captures everything in one direction.
+pub fn config(direction: &str, filters: &str) -> String {
+    format!(
+        "version: 2
+services:
+  event_stores:
+    - type: stdout
+  object_stores:
+    - type: disk
+      path: FOLDER/objects
+stacks:
+  s:
+    plugins:
+      - type: report_usage
+      - type: http_capture
+        config: {{level: full}}
+tap:
+  direction: {direction}
+  ignore_loopback: false
+  http: {{stack: s}}
+{filters}"
+    )
+}

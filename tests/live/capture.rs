@@ -1,0 +1,140 @@
+//! Every client over every server, plain and over TLS: each request once, byte for byte.
+
+use anyhow::ensure;
+
+use crate::{
+    agent::{Agent, config},
+    need_root,
+    programs::{Server, client, nginx, python_server},
+    truth::{captured, compare, files},
+};
+
+/// Runs a client twice, with a late start of the probes in mind, and compares; `socket` is what records must say.
+fn check(name: &str, server: &Server, tls: bool, posts: bool, socket: Option<&str>) -> anyhow::Result<()> {
+    let agent = Agent::start(&config("egress-internal", ""))?;
+    let url = format!("{}://127.0.0.1:{}", if tls { "https" } else { "http" }, server.port);
+    let mut sent = Vec::new();
+    for run in ["one", "two"] {
+        sent.push((run, client(name, &[&url, run, if posts { "posts" } else { "gets" }])?));
+    }
+    let finished = agent.stop()?;
+    finished.check()?;
+    let objects = files(&finished.objects()?)?;
+    for (run, lines) in &sent {
+        let found = captured(objects.clone(), run)?;
+        let count = compare(lines, &found)?;
+        ensure!(count >= 7, "only {count} requests were made");
+        for object in found.values().flatten() {
+            ensure!(object["metadata"]["socket"].as_str() == socket, "{object:#}");
+            ensure!(object["request"]["scheme"] == if tls { "https" } else { "http" });
+            ensure!(object["direction"] == "egress-internal", "{}", object["direction"]);
+        }
+    }
+    Ok(())
+}
+
+macro_rules! matrix {
+    ($($name:ident: $client:literal, $server:expr, $tls:literal, $posts:literal, $socket:expr;)*) => {
+        $(
+            #[test]
+            fn $name() -> anyhow::Result<()> {
+                need_root!();
+                check($client, &$server?, $tls, $posts, $socket)
+            }
+        )*
+    };
+}
+
+matrix! {
+    curl_python_plain: "client_curl.py", python_server(false), false, true, None;
+    curl_python_tls: "client_curl.py", python_server(true), true, true, None;
+    curl_nginx_tls: "client_curl.py", nginx(true, true), true, false, None;
+    urllib_python_plain: "client_urllib.py", python_server(false), false, true, None;
+    urllib_python_tls: "client_urllib.py", python_server(true), true, true, None;
+    urllib_nginx_tls: "client_urllib.py", nginx(true, true), true, false, None;
+    asyncio_python_plain: "client_asyncio.py", python_server(false), false, true, None;
+    asyncio_python_tls: "client_asyncio.py", python_server(true), true, true, Some("inferred");
+    asyncio_nginx_tls: "client_asyncio.py", nginx(true, true), true, false, Some("inferred");
+    node_python_plain: "client_node.js", python_server(false), false, true, None;
+    node_python_tls: "client_node.js", python_server(true), true, true, Some("inferred");
+    node_nginx_tls: "client_node.js", nginx(true, true), true, false, Some("inferred");
+}
+
+/// The servers' side of the same traffic.
+fn check_ingress(server: &Server, tls: bool, posts: bool, exe: &str) -> anyhow::Result<()> {
+    let agent = Agent::start(&config("ingress", ""))?;
+    let url = format!("{}://127.0.0.1:{}", if tls { "https" } else { "http" }, server.port);
+    let lines = client("client_urllib.py", &[&url, "in", if posts { "posts" } else { "gets" }])?;
+    let finished = agent.stop()?;
+    finished.check()?;
+    let found = captured(files(&finished.objects()?)?, "in")?;
+    compare(&lines, &found)?;
+    for object in found.values().flatten() {
+        ensure!(object["direction"] == "ingress", "{object:#}");
+        ensure!(object["metadata"]["process_exe"].as_str().is_some_and(|e| e.contains(exe)), "{object:#}");
+    }
+    Ok(())
+}
+
+#[test]
+fn ingress_python_plain() -> anyhow::Result<()> {
+    need_root!();
+    check_ingress(&python_server(false)?, false, true, "python")
+}
+
+#[test]
+fn ingress_python_tls() -> anyhow::Result<()> {
+    need_root!();
+    check_ingress(&python_server(true)?, true, true, "python")
+}
+
+#[test]
+fn ingress_nginx_plain() -> anyhow::Result<()> {
+    need_root!();
+    check_ingress(&nginx(false, false)?, false, false, "nginx")
+}
+
+#[test]
+fn ingress_nginx_tls() -> anyhow::Result<()> {
+    need_root!();
+    check_ingress(&nginx(true, false)?, true, false, "nginx")
+}
+
+/// With `sendfile` the bodies never pass user space: their length is known and the record says why they are missing.
+#[test]
+fn sendfile_bodies_are_counted() -> anyhow::Result<()> {
+    need_root!();
+    let server = nginx(false, true)?;
+    let agent = Agent::start(&config("ingress", ""))?;
+    client("client_urllib.py", &[&format!("http://127.0.0.1:{}", server.port), "in", "gets"])?;
+    let finished = agent.stop()?;
+    finished.check()?;
+    let found = captured(files(&finished.objects()?)?, "in")?;
+    let largest = found.values().flatten().find(|o| o["request"]["path"] == "/size/300000");
+    let object = largest.expect("it was requested");
+    ensure!(object["response"]["body_size"] == 300_000 && object["response"]["truncated"] == "damage", "{object:#}");
+    let causes: Vec<&str> = object["damage"].as_array().into_iter().flatten().filter_map(|d| d["cause"].as_str()).collect();
+    ensure!(causes.iter().all(|cause| *cause == "sendfile") && !causes.is_empty(), "{causes:?}");
+    ensure!(finished.stderr.contains("sendfile"), "{}", finished.stderr);
+    Ok(())
+}
+
+/// 10,000 requests on 50 keep-alive connections through nginx over TLS, at the default ring size.
+#[test]
+fn ten_thousand_requests() -> anyhow::Result<()> {
+    need_root!();
+    let server = nginx(true, true)?;
+    let agent = Agent::start(&config("egress", ""))?;
+    let printed = client("load.py", &[&format!("https://127.0.0.1:{}", server.port), "load", "50", "200"])?;
+    ensure!(printed.trim() == "10000", "{printed}");
+    let finished = agent.stop()?;
+    finished.check()?;
+    ensure!(!finished.stderr.contains("ring_full"), "{}", finished.stderr);
+    let found = captured(files(&finished.objects()?)?, "load")?;
+    ensure!(found.len() == 10_000 && found.values().all(|o| o.len() == 1), "{} captured", found.len());
+    for (number, object) in found.iter().map(|(n, objects)| (n, &objects[0])) {
+        ensure!(object["request"]["url"].as_str().is_some_and(|u| u.ends_with(&format!("?n={number}"))), "{object:#}");
+        ensure!(object["response"]["body_size"] == 1000 && object["response"]["status"] == 200, "{object:#}");
+    }
+    Ok(())
+}

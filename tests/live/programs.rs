@@ -1,0 +1,135 @@
+//! Servers, clients and tools, each bound to loopback.
+
+use std::{
+    fs,
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use tempfile::TempDir;
+
+/// A process that ends with the value.
+pub struct Server {
+    child: Child,
+    pub port: u16,
+    _folder: Option<TempDir>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+pub fn program(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(name)
+}
+
+/// A tool that `./dev` installs into the project's own folder; `None` if it is not there.
+pub fn tool(name: &str) -> Option<PathBuf> {
+    let folder = std::env::var_os("RINGTAP_TOOLS")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/tools"), PathBuf::from);
+    let candidates = [folder.join("bin").join(name), folder.join(name)];
+    candidates.into_iter().find(|path| path.exists())
+}
+
+/// Starts a server and waits until its port answers.
+pub fn serve(mut command: Command, port: u16, folder: Option<TempDir>) -> anyhow::Result<Server> {
+    let quiet = std::env::var_os("RINGTAP_TEST_VERBOSE").is_none();
+    let output = || if quiet { Stdio::null() } else { Stdio::inherit() };
+    let child = command.stdin(Stdio::null()).stdout(output()).stderr(output()).spawn().context("cannot start a server")?;
+    let mut server = Server { child, port, _folder: folder };
+    let begun = Instant::now();
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        if begun.elapsed() > Duration::from_secs(30) || server.child.try_wait()?.is_some() {
+            bail!("{command:?} did not start");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(server)
+}
+
+/// A self-signed certificate and its key.
+pub fn certificate(folder: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
+    let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+    let status = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
+        .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
+        .arg("-keyout")
+        .arg(&key)
+        .arg("-out")
+        .arg(&cert)
+        .stderr(Stdio::null())
+        .status()
+        .context("openssl is not installed")?;
+    if !status.success() {
+        bail!("openssl made no certificate");
+    }
+    Ok((cert, key))
+}
+
+/// The Python server, over TLS or plain.
+pub fn python_server(tls: bool) -> anyhow::Result<Server> {
+    let (folder, port) = (tempfile::tempdir()?, free_port()?);
+    let mut command = Command::new("python3");
+    command.arg(program("server.py")).arg(port.to_string());
+    if tls {
+        let (cert, key) = certificate(folder.path())?;
+        command.arg(cert).arg(key);
+    }
+    serve(command, port, Some(folder))
+}
+
+/// nginx with files `/size/N`; over TLS or plain, with `sendfile` or without.
+pub fn nginx(tls: bool, sendfile: bool) -> anyhow::Result<Server> {
+    let (folder, port) = (tempfile::tempdir()?, free_port()?);
+    let root = folder.path().join("root/size");
+    fs::create_dir_all(&root)?;
+    for size in [0usize, 1, 255, 1000, 5000, 20_000, 300_000] {
+        let body: Vec<u8> = (0..size).map(|i| u8::try_from((i * 7 + i / 251) % 256).expect("below 256")).collect();
+        fs::write(root.join(size.to_string()), body)?;
+    }
+    let listen = if tls {
+        let (cert, key) = certificate(folder.path())?;
+        format!("listen 127.0.0.1:{port} ssl;\nssl_certificate {};\nssl_certificate_key {};", cert.display(), key.display())
+    } else {
+        format!("listen 127.0.0.1:{port};")
+    };
+    let here = folder.path().display();
+    let sendfile = if sendfile { "on" } else { "off" };
+    let config = folder.path().join("nginx.conf");
+    let text = format!(
+        "daemon off; worker_processes 2; pid {here}/pid; error_log {here}/error.log; user root;
+events {{ worker_connections 512; }}
+http {{
+  access_log off; sendfile {sendfile}; keepalive_requests 100000;
+  client_body_temp_path {here}/a; proxy_temp_path {here}/b; fastcgi_temp_path {here}/c;
+  uwsgi_temp_path {here}/d; scgi_temp_path {here}/e;
+  server {{ {listen} root {here}/root; }}
+}}"
+    );
+    fs::write(&config, text)?;
+    let mut command = Command::new("nginx");
+    command.arg("-c").arg(&config).arg("-p").arg(folder.path());
+    serve(command, port, Some(folder))
+}
+
+/// Runs a client to its end; what it printed.
+pub fn client(name: &str, arguments: &[&str]) -> anyhow::Result<String> {
+    let interpreter = if name.ends_with(".js") { "node" } else { "python3" };
+    let output = Command::new(interpreter).arg(program(name)).args(arguments).stdin(Stdio::null()).output()?;
+    if !output.status.success() {
+        bail!("{name}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}

@@ -1,0 +1,132 @@
+//! What the agent does to others, and what others do to the agent.
+
+use std::{process::Command, thread};
+
+use anyhow::ensure;
+
+use crate::{
+    agent::{Agent, config},
+    need_root,
+    programs::{client, nginx, program, python_server},
+    truth::{captured, compare, files},
+};
+
+/// Attached and detached twenty times under load: the programs get the same bytes and end as they would without.
+#[test]
+fn programs_never_notice() -> anyhow::Result<()> {
+    need_root!();
+    let server = nginx(true, true)?;
+    let url = format!("https://127.0.0.1:{}", server.port);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    thread::scope(|scope| {
+        let load = scope.spawn(|| -> anyhow::Result<usize> {
+            let mut rounds = 0;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                ensure!(client("load.py", &[&url, "load", "4", "100"])?.trim() == "400");
+                let sent = client("client_node.js", &[&url, "node", "gets"])?;
+                ensure!(sent.lines().count() == 7, "{sent}");
+                rounds += 1;
+            }
+            Ok(rounds)
+        });
+        let mut result = Ok(());
+        for _ in 0..20 {
+            result = Agent::start(&config("all", "")).and_then(|agent| agent.stop()?.check());
+            if result.is_err() {
+                break;
+            }
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        let rounds = load.join().expect("the load does not panic")?;
+        ensure!(rounds > 2, "only {rounds} rounds of load");
+        result
+    })
+}
+
+/// A sandbox that refuses io_uring costs one warning and nothing else.
+#[test]
+fn without_io_uring_all_goes_on() -> anyhow::Result<()> {
+    need_root!();
+    let server = python_server(true)?;
+    let mut command = Command::new("python3");
+    command.arg(program("sealed.py")).arg(env!("CARGO_BIN_EXE_ringtap"));
+    let agent = Agent::start_with(&config("egress", ""), &[], command)?;
+    let lines = client("client_urllib.py", &[&format!("https://127.0.0.1:{}", server.port), "sealed", "posts"])?;
+    let finished = agent.stop()?;
+    finished.check()?;
+    ensure!(finished.stderr.matches("io_uring is refused").count() == 1, "{}", finished.stderr);
+    compare(&lines, &captured(files(&finished.objects()?)?, "sealed")?)?;
+    Ok(())
+}
+
+/// A connection from before the start is captured from its next message on.
+#[test]
+fn older_connections_are_found() -> anyhow::Result<()> {
+    need_root!();
+    for tls in [false, true] {
+        let server = python_server(tls)?;
+        let scheme = if tls { "https" } else { "http" };
+        let folder = tempfile::tempdir()?;
+        let go = folder.path().join("go");
+        let mut child = Command::new("python3")
+            .arg(program("older.py"))
+            .args([&format!("{scheme}://127.0.0.1:{}", server.port), "older", &go.display().to_string()])
+            .spawn()?;
+        while !folder.path().join("go.ready").exists() {
+            thread::sleep(std::time::Duration::from_millis(20));
+        }
+        let agent = Agent::start(&config("egress", ""))?;
+        std::fs::write(&go, "")?;
+        ensure!(child.wait()?.success());
+        let finished = agent.stop()?;
+        finished.check()?;
+        let found = captured(files(&finished.objects()?)?, "older")?;
+        let numbers: Vec<_> = found.keys().copied().collect();
+        ensure!(numbers == [1, 2, 3], "{scheme}: {numbers:?} were captured");
+    }
+    Ok(())
+}
+
+/// What the configuration leaves alone: loopback, a process, the other direction.
+#[test]
+fn what_is_not_wanted_is_not_captured() -> anyhow::Result<()> {
+    need_root!();
+    let server = python_server(true)?;
+    let url = format!("https://127.0.0.1:{}", server.port);
+    let exclude = "  filters:\n    groups: [qpoint]\n    custom:\n      - {exe: /python3, strategy: contains}\n";
+    let loopback = config("all", "").replace("ignore_loopback: false", "ignore_loopback: true");
+    for (text, curl, python) in [
+        (config("egress", exclude), 20, 0),
+        (config("egress-external", ""), 0, 0),
+        (loopback, 0, 0),
+        (config("all", ""), 40, 40),
+    ] {
+        let agent = Agent::start(&text)?;
+        client("client_curl.py", &[&url, "curl", "posts"])?;
+        client("client_urllib.py", &[&url, "python", "posts"])?;
+        let finished = agent.stop()?;
+        finished.check()?;
+        let objects = if finished.folder.path().join("objects").exists() { files(&finished.objects()?)? } else { Vec::new() };
+        let count = |run| anyhow::Ok(captured(objects.clone(), run)?.values().map(Vec::len).sum::<usize>());
+        let (found_curl, found_python) = (count("curl")?, count("python")?);
+        let per_run = 18;
+        let expected = (curl / 20 * per_run, python / 20 * per_run);
+        ensure!((found_curl, found_python) == expected, "{text}: {found_curl} of curl, {found_python} of python");
+    }
+    Ok(())
+}
+
+/// Without the privilege: one line that names it, and exit code 2.
+#[test]
+fn missing_privilege_is_one_clear_line() -> anyhow::Result<()> {
+    need_root!();
+    let output = Command::new("setpriv")
+        .args(["--reuid", "65534", "--clear-groups", "--bounding-set", "-all", "--inh-caps", "-all"])
+        .arg(env!("CARGO_BIN_EXE_ringtap"))
+        .args(["run", "--data-dir", "/tmp/ringtap-unprivileged"])
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.code() == Some(2), "{:?}: {text}", output.status);
+    ensure!(text.lines().count() == 1 && text.contains("CAP_BPF") && text.contains("root"), "{text}");
+    Ok(())
+}
