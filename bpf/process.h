@@ -13,8 +13,11 @@ int handle_exec(__u64 *ctx)
 		struct rt_record head;
 		char path[RT_NAME_MAX];
 	} *r;
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	long n;
 
+	/* Another program now: user space decides anew. */
+	bpf_map_delete_elem(&excluded, &tgid);
 	r = bpf_ringbuf_reserve(&control, sizeof(*r), 0);
 	if (!r) {
 		COUNT(control_lost, 1);

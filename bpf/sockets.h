@@ -373,6 +373,7 @@ static __always_inline int is_ciphertext(struct sock *sk, struct connection *c, 
 __noinline int handle_io(int fd, __u64 buffer, __u32 len, __u32 vectors, __u32 how)
 {
 	__u32 direction = HOW_DIRECTION(how), mode = HOW_MODE(how), flags;
+	int ciphertext;
 	struct sock *sk = socket_of(fd);
 	struct connection *c;
 	__u64 offset;
@@ -380,14 +381,18 @@ __noinline int handle_io(int fd, __u64 buffer, __u32 len, __u32 vectors, __u32 h
 	if (!sk || !len)
 		return 0;
 	c = connection_at(sk, len, direction);
-	if (!c || c->ignored)
+	if (!c)
+		return 0;
+	/* Also for connections that are not wanted: a TLS object must know that its socket is one of them. */
+	ciphertext = is_ciphertext(sk, c, buffer, len, vectors, how);
+	if (c->ignored)
 		return 0;
 	announce(c);
 	if (c->ignored || is_excluded(bpf_get_current_pid_tgid() >> 32, RT_X_DATA | RT_X_HTTP))
 		return 0;
 	offset = take_offset(sk, c, direction, len);
 	COUNT(seen_bytes, len);
-	if (is_ciphertext(sk, c, buffer, len, vectors, how)) {
+	if (ciphertext) {
 		COUNT(ciphertext_bytes, len);
 		return 0;
 	}

@@ -199,7 +199,13 @@ impl Delivery {
     pub async fn drain(self, deadline: Duration) {
         let Self { events, objects, mut tasks } = self;
         drop((events, objects));
-        let all = async { while tasks.join_next().await.is_some() {} };
+        let all = async {
+            while let Some(ended) = tasks.join_next().await {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a delivery task has crashed; what it held is counted as lost");
+                }
+            }
+        };
         if tokio::time::timeout(deadline, all).await.is_err() {
             tracing::warn!("the stores did not take everything in time; what is left is counted as lost");
             tasks.shutdown().await;

@@ -110,8 +110,17 @@ impl Otlp {
         }
     }
 
-    fn event(&self, batch: &RecordBatch, row: usize) -> SdkLogRecord {
+    /// The SDK's encoder insists on the time of observation.
+    fn record(&self) -> SdkLogRecord {
         let mut record = self.logger.create_log_record();
+        record.set_observed_timestamp(std::time::SystemTime::now());
+        record.set_severity_number(Severity::Info);
+        record.set_severity_text("INFO");
+        record
+    }
+
+    fn event(&self, batch: &RecordBatch, row: usize) -> SdkLogRecord {
+        let mut record = self.record();
         let kind = events::event_type(batch);
         let mut fields: HashMap<Key, AnyValue> = HashMap::new();
         for (path, value) in events::row(batch, row) {
@@ -120,8 +129,6 @@ impl Otlp {
             }
             fields.insert(Key::new(path.to_owned()), any_value(value));
         }
-        record.set_severity_number(Severity::Info);
-        record.set_severity_text("INFO");
         record.set_body(body(kind, &fields).into());
         record.add_attribute("event.type", kind.to_owned());
         record.add_attribute("event", AnyValue::Map(Box::new(fields)));
@@ -129,11 +136,9 @@ impl Otlp {
     }
 
     fn artifact(&self, objects: &Objects<'_>, row: usize, batch: &RecordBatch) -> SdkLogRecord {
-        let mut record = self.logger.create_log_record();
+        let mut record = self.record();
         let (kind, content_type) = (objects.artifact_type.value(row), objects.content_type.value(row));
         let data = objects.data.value(row);
-        record.set_severity_number(Severity::Info);
-        record.set_severity_text("INFO");
         record.set_body(format!("Artifact: {kind} ({content_type}, {} bytes)", data.len()).into());
         record.add_attribute("artifact.type", kind.to_owned());
         record.add_attribute("artifact.content_type", content_type.to_owned());

@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::{
     agent::{Agent, config},
     need_root,
-    programs::{Server, client, free_port, python_server, serve, tool},
+    programs::{Server, client, free_port, program, python_server, serve, tool},
     truth::{body, captured, compare, files, sha1},
 };
 
@@ -82,11 +82,11 @@ impl Drop for Collector {
 }
 
 impl Collector {
-    fn start(rotel: &std::path::Path, reader: &std::path::Path, folder: &std::path::Path) -> anyhow::Result<Self> {
+    fn start(rotel: &std::path::Path, python: &std::path::Path, folder: &std::path::Path) -> anyhow::Result<Self> {
         let (grpc, http, behind) = (free_port()?, free_port()?, free_port()?);
         let output = folder.join("received.ndjson");
-        let mut command = Command::new(reader);
-        command.args(["--port", &behind.to_string()]).env("PYTHONUNBUFFERED", "1");
+        let mut command = Command::new(python);
+        command.arg(program("collector.py")).arg(behind.to_string());
         let reader = command.stdin(Stdio::null()).stdout(File::create(&output)?).stderr(Stdio::null()).spawn()?;
         wait_for(behind)?;
         let mut command = Command::new(rotel);
@@ -127,9 +127,9 @@ fn wait_for(port: u16) -> anyhow::Result<()> {
 
 fn through_collector(protocol: &str) -> anyhow::Result<()> {
     need_root!();
-    let (rotel, reader) = (need_tool!("rotel-agent"), need_tool!("oteltap"));
+    let (rotel, python) = (need_tool!("rotel-agent"), need_tool!("python3"));
     let folder = tempfile::tempdir()?;
-    let collector = Collector::start(&rotel, &reader, folder.path())?;
+    let collector = Collector::start(&rotel, &python, folder.path())?;
     let port = if protocol == "grpc" { collector.grpc } else { collector.http };
     let server = python_server(true)?;
     let text = include_str!("../configs/option-1-otel.yaml")
@@ -239,10 +239,15 @@ fn attributes(value: &Value, name: &str) -> Vec<String> {
     }
 }
 
+/// Flags with which curl signs.
+const SIGNED: [&str; 4] = ["--aws-sigv4", "aws:amz:us-east-1:s3", "-H", "x-amz-content-sha256: UNSIGNED-PAYLOAD"];
+
 /// Reads an object with curl's own signatures.
 fn fetch(port: u16, key: &str, access: &str, secret: &str) -> anyhow::Result<Vec<u8>> {
     let output = Command::new("curl")
-        .args(["-sf", "--aws-sigv4", "aws:amz:us-east-1:s3", "--user", &format!("{access}:{secret}")])
+        .arg("-sf")
+        .args(SIGNED)
+        .args(["--user", &format!("{access}:{secret}")])
         .arg(format!("http://127.0.0.1:{port}/qpoint/{key}"))
         .output()?;
     ensure!(output.status.success(), "the bucket has no {key}");
@@ -253,17 +258,20 @@ fn make_bucket(port: u16, access: &str, secret: &str) -> anyhow::Result<()> {
     let begun = Instant::now();
     loop {
         let status = Command::new("curl")
-            .args(["-sf", "-X", "PUT", "--aws-sigv4", "aws:amz:us-east-1:s3", "--user", &format!("{access}:{secret}")])
+            .args(["-sf", "-X", "PUT"])
+            .args(SIGNED)
+            .args(["--user", &format!("{access}:{secret}")])
             .arg(format!("http://127.0.0.1:{port}/qpoint"))
             .stdout(Stdio::null())
             .status()?;
         // A server whose port is open may not be writable yet.
         let probe = Command::new("curl")
-            .args(["-sf", "-X", "PUT", "--data", "x", "--aws-sigv4", "aws:amz:us-east-1:s3"])
+            .args(["-sf", "-X", "PUT", "--data", "x"])
+            .args(SIGNED)
             .args(["--user", &format!("{access}:{secret}"), &format!("http://127.0.0.1:{port}/qpoint/probe")])
             .stdout(Stdio::null())
             .status()?;
-        if status.success() && probe.success() || probe.success() {
+        if status.success() && probe.success() {
             return Ok(());
         }
         ensure!(begun.elapsed() < Duration::from_secs(40), "no bucket can be made");
