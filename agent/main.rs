@@ -122,8 +122,7 @@ fn set_up_log(arguments: &RunArgs) {
         LogLevel::Trace => tracing::Level::TRACE,
     };
     let terminal = std::io::stderr().is_terminal();
-    let encoding =
-        arguments.log_encoding.unwrap_or(if terminal { LogEncoding::Console } else { LogEncoding::Json });
+    let encoding = arguments.log_encoding.unwrap_or(if terminal { LogEncoding::Console } else { LogEncoding::Json });
     // Libraries below speak only of what went wrong: their chatter is not ours.
     let ours = tracing_subscriber::filter::filter_fn(move |metadata| {
         let limit = if metadata.target().starts_with("ringtap") { level } else { tracing::Level::ERROR };

@@ -25,10 +25,7 @@ use ringtap_batch::{
 use ringtap_exchange::Limits;
 
 use crate::{
-    config::{
-        Config,
-        checked::Plugins,
-    },
+    config::{Config, checked::Plugins},
     probe::{
         kernel::{Kernel, KernelError, Settings, StreamMaps},
         prober::Prober,
@@ -79,11 +76,16 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<(String, bool)> 
         Delivery::start(&config, &console, &ledger)?
     };
     let signals = runtime.block_on(async { Signals::listen() }).context("cannot listen for signals")?;
-    let (capture, prober, stop) = start_capture(config, options, &ledger, &delivery, console)?;
+    let Running { capture, prober, stop, ended } = start_capture(config, options, &ledger, &delivery, console)?;
     tracing::info!("capturing; stop with Ctrl-C");
-    runtime.block_on(signals.wait());
+    runtime.block_on(async {
+        tokio::select! {
+            () = signals.wait() => tracing::info!("stopping"),
+            // A thread lets go of its end only by ending.
+            _ = ended => tracing::error!("a thread of the capture has ended by itself; stopping"),
+        }
+    });
     let stopped = Instant::now();
-    tracing::info!("stopping");
     stop.probes.store(true, Ordering::Relaxed);
     join(prober, "the prober").and_then(|result| result.context("the prober failed"))?;
     stop.capture.store(true, Ordering::Relaxed);
@@ -106,7 +108,23 @@ struct Stop {
     capture: Arc<AtomicBool>,
 }
 
-type Threads = (JoinHandle<anyhow::Result<Counters>>, JoinHandle<std::io::Result<()>>, Stop);
+/// The two threads, and how they stop.
+struct Running {
+    capture: JoinHandle<anyhow::Result<Counters>>,
+    prober: JoinHandle<std::io::Result<()>>,
+    stop: Stop,
+    /// Resolves when one of the threads ends.
+    ended: tokio::sync::oneshot::Receiver<()>,
+}
+
+/// Tells the other end when it is dropped, however that comes about.
+struct TellsEnd(Arc<std::sync::Mutex<Option<tokio::sync::oneshot::Sender<()>>>>);
+
+impl Drop for TellsEnd {
+    fn drop(&mut self) {
+        drop(self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take());
+    }
+}
 
 fn start_capture(
     config: Config,
@@ -114,7 +132,7 @@ fn start_capture(
     ledger: &Arc<Ledger>,
     delivery: &Delivery,
     console: Console,
-) -> anyhow::Result<Threads> {
+) -> anyhow::Result<Running> {
     let shards = match options.shards {
         0 => default_shards(),
         n => n,
@@ -140,19 +158,25 @@ fn start_capture(
     };
     let context = Arc::new(context);
     let shards = (0..reader.shards()).map(|_| Shard::new(context.clone())).collect();
-    let out = Out {
-        plugins: config.plugins,
-        events: delivery.events.clone(),
-        objects: delivery.objects.clone(),
-        console,
-    };
-    let capture = Capture { reader, shards, maps, out, ledger: ledger.clone(), wall: wall_offset(), refreshed: Instant::now() };
+    let out =
+        Out { plugins: config.plugins, events: delivery.events.clone(), objects: delivery.objects.clone(), console };
+    let capture =
+        Capture { reader, shards, maps, out, ledger: ledger.clone(), wall: wall_offset(), refreshed: Instant::now() };
     let stop = Stop::default();
     let prober = Prober::start(kernel, processes)?;
-    let (probes, records) = (stop.probes.clone(), stop.capture.clone());
-    let prober = std::thread::Builder::new().name("prober".into()).spawn(move || prober.run(&probes))?;
-    let capture = std::thread::Builder::new().name("capture".into()).spawn(move || capture.run(&records))?;
-    Ok((capture, prober, stop))
+    let (sender, ended) = tokio::sync::oneshot::channel();
+    let sender = Arc::new(std::sync::Mutex::new(Some(sender)));
+    let (no_more_probes, first) = (stop.probes.clone(), TellsEnd(sender.clone()));
+    let prober = std::thread::Builder::new().name("prober".into()).spawn(move || {
+        let _first = first;
+        prober.run(&no_more_probes)
+    })?;
+    let (no_more_records, second) = (stop.capture.clone(), TellsEnd(sender));
+    let capture = std::thread::Builder::new().name("capture".into()).spawn(move || {
+        let _second = second;
+        capture.run(&no_more_records)
+    })?;
+    Ok(Running { capture, prober, stop, ended })
 }
 
 fn default_shards() -> u32 {

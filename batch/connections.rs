@@ -34,6 +34,8 @@ const FIRST_REPORT_NS: u64 = 500_000_000;
 const REPORT_EVERY_NS: u64 = 10_000_000_000;
 /// How long plaintext may still come after TCP has closed: it can lie in the library's buffers.
 const GRACE_NS: u64 = 1_000_000_000;
+/// How long a connection may be silent before it is taken as ended: its end can have been missed.
+const IDLE_NS: u64 = 3_600_000_000_000;
 /// How long a made-up connection, whose end is never told, may be silent.
 const UNATTRIBUTED_IDLE_NS: u64 = 60_000_000_000;
 
@@ -150,7 +152,10 @@ impl Connection {
     pub(crate) fn is_over(&self, now_ns: u64) -> bool {
         match self.closed {
             Some((at, totals)) => now_ns.saturating_sub(at) > GRACE_NS || self.has_all(totals),
-            None => self.socket == Socket::Unknown && now_ns.saturating_sub(self.last_ns) > UNATTRIBUTED_IDLE_NS,
+            None => {
+                let limit = if self.socket == Socket::Unknown { UNATTRIBUTED_IDLE_NS } else { IDLE_NS };
+                now_ns.saturating_sub(self.last_ns) > limit
+            }
         }
     }
 
@@ -164,6 +169,11 @@ impl Connection {
         };
         let waits = self.layers[1].as_ref().is_some_and(|s| s.open_exchanges() > 0);
         !waits && reached(&self.layers[0], totals.socket) && reached(&self.layers[1], totals.tls)
+    }
+
+    /// Bytes of memory that open exchanges keep.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.layers.iter().flatten().map(Streams::kept_bytes).sum()
     }
 
     /// Ends both layers; what was open comes out as it is.

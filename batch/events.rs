@@ -123,7 +123,9 @@ impl EventsBuilder {
                 (Builder::Int(b), Cell::Null) => b.append_null(),
                 (Builder::Bool(b), Cell::Bool(truth)) => b.append_value(*truth),
                 (Builder::Texts(b), Cell::Texts(texts)) => {
-                    texts.iter().for_each(|text| b.values().append_value(text));
+                    for text in texts {
+                        b.values().append_value(text);
+                    }
                     b.append(!texts.is_empty());
                 }
                 (Builder::Texts(b), Cell::Null) => b.append(false),
@@ -153,7 +155,8 @@ impl EventsBuilder {
                 Builder::Time(mut b) => Arc::new(b.finish()),
             })
             .collect();
-        let field = |((name, _), array): (&(&str, Column), &ArrayRef)| Field::new(*name, array.data_type().clone(), true);
+        let field =
+            |((name, _), array): (&(&str, Column), &ArrayRef)| Field::new(*name, array.data_type().clone(), true);
         let fields: Vec<Field> = self.schema.columns.iter().zip(&arrays).map(field).collect();
         let metadata = HashMap::from([(EVENT_TYPE.to_owned(), self.schema.event_type.to_owned())]);
         let schema = Schema::new_with_metadata(fields, metadata);

@@ -120,14 +120,9 @@ impl Ledger {
         );
         check("records", k.captured_records, &[self.records_read.get()]);
         check("bytes captured", k.captured_bytes, &[self.bytes_read.get()]);
-        check(
-            "exchanges",
-            self.exchanges_seen.get(),
-            &[self.exchanges_delivered.get(), self.exchanges_filtered.get()],
-        );
+        check("exchanges", self.exchanges_seen.get(), &[self.exchanges_delivered.get(), self.exchanges_filtered.get()]);
         let of = |counts: [&Count; 4]| counts.map(Count::get);
-        let events =
-            of([&self.events_delivered, &self.events_failed, &self.events_queue_full, &self.events_shutdown]);
+        let events = of([&self.events_delivered, &self.events_failed, &self.events_queue_full, &self.events_shutdown]);
         check("events", self.events_seen.get(), &events);
         let objects =
             of([&self.objects_delivered, &self.objects_failed, &self.objects_queue_full, &self.objects_shutdown]);
@@ -203,6 +198,7 @@ impl Ledger {
             ("TLS calls not captured, tables full", k.calls_full + k.tls_objects_full),
             ("plaintext bytes whose socket is not known", k.unattributed_bytes),
             ("bytes read after TCP had closed", k.after_close_bytes),
+            ("TLS calls whose byte count could not be read", k.counts_unread),
             ("socket calls of 32-bit programs, not captured", k.compat_calls),
             ("process events lost", k.control_lost),
         ] {
@@ -210,7 +206,8 @@ impl Ledger {
                 let _ = writeln!(text, "  {n} {what}");
             }
         }
-        let verdict = self.balance(kernel).map_or_else(|faults| format!("NOT BALANCED: {faults}"), |()| "balanced\n".into());
+        let verdict =
+            self.balance(kernel).map_or_else(|faults| format!("NOT BALANCED: {faults}"), |()| "balanced\n".into());
         text + "  " + &verdict
     }
 }

@@ -165,7 +165,8 @@ impl<'a> Objects<'a> {
         assert_eq!(urls.len(), self.rows(), "an answer for each object");
         let at = self.batch.schema_ref().index_of("url").expect("checked by the constructor's schema");
         let mut columns = self.batch.columns()[..ARTIFACT_SCHEMA.columns.len()].to_vec();
-        columns[at] = Arc::new(urls.iter().map(|url| url.as_deref().filter(|u| !u.is_empty())).collect::<StringArray>());
+        columns[at] =
+            Arc::new(urls.iter().map(|url| url.as_deref().filter(|u| !u.is_empty())).collect::<StringArray>());
         let fields: Vec<Arc<Field>> = self.batch.schema_ref().fields().iter().take(columns.len()).cloned().collect();
         let schema = Schema::new_with_metadata(fields, self.batch.schema_ref().metadata().clone());
         let all = RecordBatch::try_new(Arc::new(schema), columns).expect("the event's own columns");

@@ -12,6 +12,7 @@ use crate::{
 };
 
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names of the format")]
 struct Transaction<'a> {
     metadata: Metadata<'a>,
     request: Request<'a>,
@@ -45,6 +46,7 @@ struct Metadata<'a> {
 type HeaderMap = BTreeMap<String, String>;
 
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names of the format")]
 struct Request<'a> {
     method: &'a str,
     url: &'a str,

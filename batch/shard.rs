@@ -21,6 +21,10 @@ use crate::{
 
 /// Connections of one shard at most; beyond, the ones that were silent longest go.
 const CONNECTIONS_MAX: usize = 131_072;
+/// Bytes of bodies that the open exchanges of one shard keep at most; beyond, bodies are cut, and say so.
+const KEPT_BYTES_MAX: usize = 512 << 20;
+/// How often all connections are looked at.
+const TICK_NS: u64 = 100_000_000;
 /// How many go at a time, so that finding them is paid for seldom.
 const EVICTED_AT_ONCE: usize = 1024;
 
@@ -59,6 +63,10 @@ pub struct Output {
 pub struct Shard {
     context: Arc<Context>,
     connections: HashMap<u64, Connection>,
+    /// Connections that TCP has closed, and whose last bytes may still come.
+    closing: Vec<u64>,
+    ticked_ns: u64,
+    kept_bytes: usize,
     exchanges: Vec<Exchange>,
     transactions: TransactionsBuilder,
     reports: EventsBuilder,
@@ -74,6 +82,9 @@ impl Shard {
         Self {
             context,
             connections: HashMap::new(),
+            closing: Vec::new(),
+            ticked_ns: 0,
+            kept_bytes: 0,
             exchanges: Vec::new(),
             transactions: TransactionsBuilder::default(),
             reports: EventsBuilder::new(&ConnectionReport::SCHEMA),
@@ -129,7 +140,10 @@ impl Shard {
                 None => self.context.ledger.records_malformed.add(1),
             },
             Some(Kind::Close) => match (self.connections.get_mut(&row.conn), Totals::read(row.payload)) {
-                (Some(connection), Some(totals)) => connection.closed = Some((row.time_ns, totals)),
+                (Some(connection), Some(totals)) => {
+                    connection.closed = Some((row.time_ns, totals));
+                    self.closing.push(row.conn);
+                }
                 (None, Some(_)) => {}
                 (_, None) => self.context.ledger.records_malformed.add(1),
             },
@@ -153,7 +167,10 @@ impl Shard {
 
     fn payload(&mut self, row: &Row<'_>) {
         self.context.ledger.bytes_read.add(row.payload.len() as u64);
-        let (limits, late) = (self.context.limits, row.flags & flag::LATE != 0);
+        let (mut limits, late) = (self.context.limits, row.flags & flag::LATE != 0);
+        if self.kept_bytes > KEPT_BYTES_MAX {
+            limits.body = 0;
+        }
         let mut exchanges = std::mem::take(&mut self.exchanges);
         let connection = self.connection(row);
         connection.last_ns = row.time_ns;
@@ -165,13 +182,16 @@ impl Shard {
         let (direction, layer) = (direction_of(row), usize::from(row.layer.min(1)));
         connection.bytes[usize::from(row.direction & 1)] += u64::from(row.len);
         let streams = connection.streams(layer, limits, late);
-        let (was_opaque, orphans) = (streams.is_opaque(), streams.orphans());
+        streams.set_body_limit(limits.body);
+        let (was_opaque, orphans, kept) = (streams.is_opaque(), streams.orphans(), streams.kept_bytes());
         streams.data(direction, row.offset, row.payload, row.time_ns, &mut exchanges);
         let short = u64::from(row.len).saturating_sub(row.payload.len() as u64);
         if short > 0 {
             streams.missing(direction, short, cause_of(row.flags), row.time_ns, &mut exchanges);
         }
         let (opaque, orphans) = (streams.is_opaque(), streams.orphans() - orphans);
+        let kept_now = streams.kept_bytes();
+        self.kept_bytes = self.kept_bytes.saturating_sub(kept) + kept_now;
         if orphans > 0 {
             self.context.ledger.orphan_responses.add(orphans);
         }
@@ -191,29 +211,46 @@ impl Shard {
         self.skip.extend([0, 1].map(|direction| (stream(direction), u64::MAX)));
     }
 
-    /// Reports and ends what is due.
+    /// Ends what is over; now and then looks at all connections.
     fn tick(&mut self, now_ns: u64) {
-        let mut over = Vec::new();
-        let report = self.context.report_connections;
-        for (id, connection) in &mut self.connections {
-            if connection.is_over(now_ns) {
+        let mut over: Vec<u64> = Vec::new();
+        let connections = &self.connections;
+        self.closing.retain(|id| match connections.get(id) {
+            Some(connection) if !connection.is_over(now_ns) => true,
+            _ => {
                 over.push(*id);
-            } else if report
-                && connection.closed.is_none()
-                && connection.is_wanted(self.context.wanted)
-                && let Some(part) = connection.report_due(now_ns)
-            {
-                let report = report_of(&self.context, connection, part, false, self.wall);
-                self.reports.push(&report.cells());
+                false
             }
+        });
+        if now_ns.saturating_sub(self.ticked_ns) > TICK_NS {
+            self.ticked_ns = now_ns;
+            self.look_at_all(now_ns, &mut over);
         }
         for id in over {
             self.end(id, now_ns);
         }
     }
 
+    /// Reports what is due, and finds what ended without a word.
+    fn look_at_all(&mut self, now_ns: u64, over: &mut Vec<u64>) {
+        let report = self.context.report_connections;
+        for (id, connection) in &mut self.connections {
+            if connection.is_over(now_ns) {
+                over.push(*id);
+            } else if report
+                && connection.closed.is_none()
+                && let Some(part) = connection.report_due(now_ns)
+                && connection.is_wanted(self.context.wanted)
+            {
+                let report = report_of(&self.context, connection, part, false, self.wall);
+                self.reports.push(&report.cells());
+            }
+        }
+    }
+
     fn end(&mut self, id: u64, now_ns: u64) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
+        self.kept_bytes = self.kept_bytes.saturating_sub(connection.kept_bytes());
         let layers = connection.finish(now_ns);
         for (layer, mut exchanges) in layers.into_iter().enumerate() {
             self.push_all(id, layer, &mut exchanges);
@@ -406,8 +443,7 @@ impl<'a> Target<'a> {
         let server = connection.role() == Some(Role::Server);
         let address = || {
             let ends = connection.ends?;
-            let (ip, port) =
-                if server { (ends.local(), ends.local_port) } else { (ends.remote(), ends.remote_port) };
+            let (ip, port) = if server { (ends.local(), ends.local_port) } else { (ends.remote(), ends.remote_port) };
             Some(std::net::SocketAddr::new(ip, port).to_string())
         };
         let (path, query) = rest.split_at(rest.find('?').unwrap_or(rest.len()));

@@ -29,7 +29,7 @@ pub(crate) fn find<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Option<Token
         "" if source != "Authorization" => "api_key",
         _ => "other",
     };
-    let hash = Sha256::digest(secret).iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = Sha256::digest(secret).iter().fold(String::new(), |hash, byte| hash + &format!("{byte:02x}"));
     Some(Token { mask: mask(secret), hash, source, kind })
 }
 

@@ -112,8 +112,16 @@ columns! {
 }
 
 const NULLABLE: [&str; 10] = [
-    "first_byte_ns", "process_exe", "process_user", "process_uid", "src_ip", "src_port", "dst_ip", "dst_port",
-    "request_cut", "response_cut",
+    "first_byte_ns",
+    "process_exe",
+    "process_user",
+    "process_uid",
+    "src_ip",
+    "src_port",
+    "dst_ip",
+    "dst_port",
+    "request_cut",
+    "response_cut",
 ];
 
 fn damage_fields() -> Fields {
@@ -129,7 +137,8 @@ fn damage_fields() -> Fields {
 /// The columns, in order.
 pub static SCHEMA: LazyLock<Arc<Schema>> = LazyLock::new(|| {
     let arrays = TransactionsBuilder::default().arrays();
-    let field = |(name, array): &(&str, ArrayRef)| Field::new(*name, array.data_type().clone(), NULLABLE.contains(name));
+    let field =
+        |(name, array): &(&str, ArrayRef)| Field::new(*name, array.data_type().clone(), NULLABLE.contains(name));
     Arc::new(Schema::new(arrays.iter().map(field).collect::<Vec<_>>()))
 });
 
@@ -171,8 +180,11 @@ impl Default for TransactionsBuilder {
             request_bytes: UInt64Builder::new(),
             response_bytes: UInt64Builder::new(),
             status: UInt16Builder::new(),
-            damage: ListBuilder::new(StructBuilder::from_fields(damage_fields(), 0))
-                .with_field(Field::new("item", DataType::Struct(damage_fields()), false)),
+            damage: ListBuilder::new(StructBuilder::from_fields(damage_fields(), 0)).with_field(Field::new(
+                "item",
+                DataType::Struct(damage_fields()),
+                false,
+            )),
         }
     }
 }

@@ -138,13 +138,14 @@ enum rt_wanted {
 	X(tls_objects_full) \
 	X(after_close_bytes) \
 	X(compat_calls) \
-	X(unattributed_bytes)
+	X(unattributed_bytes) \
+	X(counts_unread)
 
 struct rt_counters {
 #define RT_COUNTER_FIELD(name) __u64 name;
 	RT_COUNTERS(RT_COUNTER_FIELD)
 #undef RT_COUNTER_FIELD
 };
-RT_ASSERT_SIZE(struct rt_counters, 18 * 8);
+RT_ASSERT_SIZE(struct rt_counters, 19 * 8);
 
 #endif

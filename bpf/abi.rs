@@ -289,6 +289,8 @@ counters! {
     compat_calls,
     /// Plaintext whose socket is not known; it is captured all the same.
     unattributed_bytes,
+    /// TLS calls whose byte count could not be read or believed.
+    counts_unread,
 }
 
 /// The shard of a connection; the same function as `shard_of` in `emit.h`.
@@ -310,7 +312,7 @@ const _: () = {
     assert!(size_of::<Totals>() == 32);
     assert!(size_of::<MappedFile>() == 144);
     assert!(size_of::<Stream>() == 16);
-    assert!(size_of::<Counters>() == 18 * 8);
+    assert!(size_of::<Counters>() == 19 * 8);
 };
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Compiles the programs with clang and leaves the objects where `lib.rs` embeds them.
 //!
-//! `BPF_CLANG` names another compiler; without it the newest installed of a list is taken.
+//! `BPF_CLANG` names another compiler; without it the first installed of a list is taken.
 
 use std::{
     env,
@@ -9,7 +9,8 @@ use std::{
 };
 
 const OBJECTS: [&str; 2] = ["capture", "cookie"];
-const COMPILERS: [&str; 7] = ["clang-22", "clang-20", "clang-19", "clang-18", "clang-16", "clang-14", "clang"];
+/// From 20 on clang turns plain atomic additions into fetching ones, which kernels before 5.12 refuse.
+const COMPILERS: [&str; 7] = ["clang-19", "clang-18", "clang-17", "clang-16", "clang-15", "clang-14", "clang"];
 
 fn main() {
     println!("cargo:rerun-if-env-changed=BPF_CLANG");

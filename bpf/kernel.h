@@ -91,6 +91,8 @@ struct call_regs {
 #define CALL_ARG5(r) ((r)->r8)
 #define CALL_RESULT(r) ((r)->ax)
 #define CALL_STACK(r) ((r)->sp)
+/* What a return takes off the stack: the return address. */
+#define RETURN_POPS 8
 enum {
 	SYS_read = 0, SYS_write = 1, SYS_mmap = 9, SYS_readv = 19, SYS_writev = 20, SYS_sendfile = 40,
 	SYS_accept = 43, SYS_sendto = 44, SYS_recvfrom = 45, SYS_sendmsg = 46, SYS_recvmsg = 47,
@@ -117,6 +119,7 @@ struct call_regs { __u64 regs[31]; __u64 sp, pc, pstate; };
 #define CALL_ARG5(r) ((r)->regs[4])
 #define CALL_RESULT(r) ((r)->regs[0])
 #define CALL_STACK(r) ((r)->sp)
+#define RETURN_POPS 0
 enum {
 	SYS_read = 63, SYS_write = 64, SYS_readv = 65, SYS_writev = 66, SYS_sendfile = 71, SYS_accept = 202,
 	SYS_sendto = 206, SYS_recvfrom = 207, SYS_sendmsg = 211, SYS_recvmsg = 212, SYS_mmap = 222,
@@ -137,7 +140,7 @@ enum {
 #define MSG_TRUNC 0x20
 #define MSG_ERRQUEUE 0x2000
 
-enum { TCP_ESTABLISHED = 1, TCP_SYN_SENT = 2, TCP_FIN_WAIT1 = 4, TCP_FIN_WAIT2 = 5, TCP_TIME_WAIT = 6,
+enum { TCP_ESTABLISHED = 1, TCP_SYN_SENT = 2, TCP_SYN_RECV = 3, TCP_FIN_WAIT1 = 4, TCP_FIN_WAIT2 = 5, TCP_TIME_WAIT = 6,
        TCP_CLOSE = 7, TCP_CLOSE_WAIT = 8, TCP_LAST_ACK = 9, TCP_LISTEN = 10, TCP_CLOSING = 11 };
 
 /* What user space hands to the system calls; their layout is fixed by the kernel's interface. */

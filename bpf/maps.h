@@ -48,10 +48,10 @@ struct tls_call {
 	__u64 buffer;
 	__u64 count_at; /* where the function leaves its byte count; 0: it returns it */
 	__u64 stack;
-	__u32 nested;
+	__u64 room; /* bytes that the call was given */
 	__u8 direction;
 	__u8 payload;   /* 0: a handshake, made only to learn the socket */
-	__u8 pad[2];
+	__u8 pad[6];
 };
 
 struct socket_ref {

@@ -206,6 +206,20 @@ static __always_inline void settle_sent(struct sock *sk, struct connection *c, i
 		c->offset[RT_SENT] += more;
 }
 
+static __always_inline void end_connection(struct sock *sk, int oldstate)
+{
+	__u64 key = (__u64)sk;
+	struct connection *c = bpf_map_lookup_elem(&connections, &key);
+
+	if (!c)
+		return;
+	settle_sent(sk, c, oldstate);
+	/* Also if its beginning could not be told: user space has made an entry from its payload. */
+	if (!c->ignored && (c->announced || c->offset[0] | c->offset[1] | c->tls_offset[0] | c->tls_offset[1]))
+		emit_close(c);
+	bpf_map_delete_elem(&connections, &key);
+}
+
 SEC("raw_tp/inet_sock_set_state")
 int handle_socket_state(__u64 *ctx)
 {
@@ -216,33 +230,43 @@ int handle_socket_state(__u64 *ctx)
 
 	if (BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP)
 		return 0;
-	c = bpf_map_lookup_elem(&connections, &key);
+	if (newstate == TCP_CLOSE) {
+		end_connection(sk, oldstate);
+		return 0;
+	}
+	/* What a socket was before at the same address, if its end was missed, does not belong to this one. */
+	if (newstate == TCP_SYN_SENT || (newstate == TCP_ESTABLISHED && oldstate == TCP_SYN_RECV))
+		bpf_map_delete_elem(&connections, &key);
 	if (newstate == TCP_SYN_SENT) {
 		/* In the context of connect(): the one moment when the caller is known. */
-		if (!c)
-			add_connection(sk, RT_CLIENT, 0, bpf_get_current_pid_tgid() >> 32);
+		add_connection(sk, RT_CLIENT, 0, bpf_get_current_pid_tgid() >> 32);
 		return 0;
 	}
-	if (newstate == TCP_ESTABLISHED) {
-		if (!c) {
-			add_connection(sk, RT_SERVER, 0, 0);
-			return 0;
-		}
-		/* The source port and the first sequence numbers are known only now. */
-		c->id = connection_id(sk);
-		c->seq[RT_SENT] = BPF_CORE_READ((struct tcp_sock *)sk, write_seq);
-		c->seq[RT_RECEIVED] = BPF_CORE_READ((struct tcp_sock *)sk, copied_seq);
-		read_ends(sk, &c->ends);
-		c->ignored = is_unwanted(&c->ends);
-		announce(c);
+	if (newstate != TCP_ESTABLISHED)
+		return 0;
+	c = bpf_map_lookup_elem(&connections, &key);
+	if (!c) {
+		add_connection(sk, RT_SERVER, 0, 0);
 		return 0;
 	}
-	if (newstate == TCP_CLOSE && c) {
-		settle_sent(sk, c, oldstate);
-		if (c->announced && !c->ignored)
-			emit_close(c);
-		bpf_map_delete_elem(&connections, &key);
-	}
+	/* The source port and the first sequence numbers are known only now. */
+	c->id = connection_id(sk);
+	c->seq[RT_SENT] = BPF_CORE_READ((struct tcp_sock *)sk, write_seq);
+	c->seq[RT_RECEIVED] = BPF_CORE_READ((struct tcp_sock *)sk, copied_seq);
+	read_ends(sk, &c->ends);
+	c->ignored = is_unwanted(&c->ends);
+	announce(c);
+	return 0;
+}
+
+/*
+ * Behind the one above: its program is skipped for a socket whose state changes in an interrupt while the same program
+ * runs for another one on that processor.
+ */
+SEC("raw_tp/tcp_destroy_sock")
+int handle_destroy(__u64 *ctx)
+{
+	end_connection((void *)ctx[0], TCP_CLOSE);
 	return 0;
 }
 
@@ -376,13 +400,14 @@ __noinline int handle_io(int fd, __u64 buffer, __u32 len, __u32 vectors, __u32 h
 	int ciphertext;
 	struct sock *sk = socket_of(fd);
 	struct connection *c;
-	__u64 offset;
+	__u64 offset, id;
 
 	if (!sk || !len)
 		return 0;
 	c = connection_at(sk, len, direction);
 	if (!c)
 		return 0;
+	id = c->id;
 	/* Also for connections that are not wanted: a TLS object must know that its socket is one of them. */
 	ciphertext = is_ciphertext(sk, c, buffer, len, vectors, how);
 	if (c->ignored)
@@ -391,6 +416,11 @@ __noinline int handle_io(int fd, __u64 buffer, __u32 len, __u32 vectors, __u32 h
 	if (c->ignored || is_excluded(bpf_get_current_pid_tgid() >> 32, RT_X_DATA | RT_X_HTTP))
 		return 0;
 	offset = take_offset(sk, c, direction, len);
+	/* The entry was given to another connection meanwhile: this one was reset. */
+	if (c->id != id) {
+		COUNT(after_close_bytes, len);
+		return 0;
+	}
 	COUNT(seen_bytes, len);
 	if (ciphertext) {
 		COUNT(ciphertext_bytes, len);
@@ -399,14 +429,14 @@ __noinline int handle_io(int fd, __u64 buffer, __u32 len, __u32 vectors, __u32 h
 	flags = c->late ? RT_F_LATE : 0;
 	if (mode != IO_PAYLOAD) {
 		flags |= mode == IO_SENDFILE ? RT_F_SENDFILE : mode == IO_DISCARDED ? RT_F_DISCARDED : RT_F_FAULT;
-		emit_unread(len, offset, c->id, META(direction, RT_SOCKET, flags));
+		emit_unread(len, offset, id, META(direction, RT_SOCKET, flags));
 	} else if (vectors) {
 		if (vectors > RT_PIECES_MAX)
 			vectors = RT_PIECES_MAX;
-		emit_vectors(buffer, offset, c->id, len,
+		emit_vectors(buffer, offset, id, len,
 			     META(direction, RT_SOCKET, flags) | (vectors << META_COUNT_SHIFT));
 	} else {
-		emit_range(buffer, offset, c->id, len, META(direction, RT_SOCKET, flags));
+		emit_range(buffer, offset, id, len, META(direction, RT_SOCKET, flags));
 	}
 	return 0;
 }

@@ -22,13 +22,13 @@ static __always_inline struct tls_object *tls_object(__u64 ssl, int make)
 	return bpf_map_lookup_elem(&tls_objects, &key);
 }
 
-/* A TLS object serves one connection after another: with a new one its streams begin anew. */
+/* A TLS object serves one connection after another; its streams go on where the connection's are. */
 static __always_inline void attach(struct tls_object *o, struct sock *sk, struct connection *c, __u64 ssl, __u8 inferred)
 {
 	o->sk = (__u64)sk;
 	o->conn = c->id;
-	o->offset[RT_SENT] = 0;
-	o->offset[RT_RECEIVED] = 0;
+	o->offset[RT_SENT] = c->tls_offset[RT_SENT];
+	o->offset[RT_RECEIVED] = c->tls_offset[RT_RECEIVED];
 	o->ignored = c->ignored;
 	o->late = c->late;
 	o->inferred = inferred;
@@ -84,7 +84,7 @@ static __always_inline int enter_call(struct call_regs *regs, __u8 direction, __
 	__u64 thread = bpf_get_current_pid_tgid();
 	struct tls_call *open, call = {
 		.ssl = CALL_ARG1(regs), .buffer = CALL_ARG2(regs), .count_at = count_at,
-		.stack = CALL_STACK(regs), .direction = direction, .payload = payload,
+		.room = CALL_ARG3(regs), .stack = CALL_STACK(regs), .direction = direction, .payload = payload,
 	};
 
 	if (thread >> 32 == self_tgid || is_excluded(thread >> 32, RT_X_DATA | RT_X_TLS | RT_X_HTTP))
@@ -94,10 +94,8 @@ static __always_inline int enter_call(struct call_regs *regs, __u8 direction, __
 	 * A call inside a call (TLS in TLS) carries the outer one's ciphertext. A call whose frame is not below the
 	 * open one's means that the open one never returned.
 	 */
-	if (open && call.stack < open->stack) {
-		open->nested++;
+	if (open && call.stack < open->stack)
 		return 0;
-	}
 	infer_object(call.ssl);
 	if (bpf_map_update_elem(&tls_calls, &thread, &call, BPF_ANY))
 		COUNT(calls_full, 1);
@@ -186,18 +184,19 @@ int handle_return(struct call_regs *regs)
 	int result = (int)CALL_RESULT(regs);
 	__u64 len = result;
 
-	if (!open)
+	/* A call inside the open one returns below its frame. */
+	if (!open || CALL_STACK(regs) < open->stack + RETURN_POPS)
 		return 0;
-	if (open->nested) {
-		open->nested--;
-		return 0;
-	}
 	call = *open;
 	bpf_map_delete_elem(&tls_calls, &thread);
-	if (!call.payload || result <= 0)
+	/* Above its frame: the open one was left without a return. */
+	if (CALL_STACK(regs) > call.stack + RETURN_POPS || !call.payload || result <= 0)
 		return 0;
-	if (call.count_at && bpf_probe_read_user(&len, sizeof(len), (void *)call.count_at))
+	/* The count lies in memory of the process: it cannot be more than what was asked for. */
+	if (call.count_at && (bpf_probe_read_user(&len, sizeof(len), (void *)call.count_at) || len > call.room)) {
+		COUNT(counts_unread, 1);
 		return 0;
+	}
 	if (len)
 		emit_plaintext(&call, len);
 	return 0;

@@ -306,7 +306,10 @@ impl Checker<'_> {
                 Some(ObjectStore::Disk { path: folder, access_url })
             }
             ObjectStoreKind::Qpoint => {
-                self.warn(&format!("{path}.type"), "this store is its vendor's cloud and does not act; objects are dropped");
+                self.warn(
+                    &format!("{path}.type"),
+                    "this store is its vendor's cloud and does not act; objects are dropped",
+                );
                 None
             }
         }
@@ -328,9 +331,9 @@ impl Checker<'_> {
                 "certificates are always checked in this version; remove the key, or set it to false",
             );
         }
-        let values = headers.iter().filter_map(|(name, source)| {
-            Some((name.clone(), self.value(&format!("{path}.headers.{name}"), source)?))
-        });
+        let values = headers
+            .iter()
+            .filter_map(|(name, source)| Some((name.clone(), self.value(&format!("{path}.headers.{name}"), source)?)));
         Otel {
             headers: values.collect(),
             endpoint: from_environment(endpoint.unwrap_or(default)),
@@ -446,8 +449,7 @@ impl Checker<'_> {
             }
             kind @ ("access_logs" | "debug") => {
                 let Some(written) = self.part::<written::AccessLogs>(&config, &plugin.config) else { return };
-                let default =
-                    if kind == "debug" { written::LogFormat::Console } else { written::LogFormat::Json };
+                let default = if kind == "debug" { written::LogFormat::Console } else { written::LogFormat::Json };
                 let mut log =
                     AccessLog { mode: written.mode, format: written.format.unwrap_or(default), rules: Vec::new() };
                 for (i, rule) in written.rules.iter().enumerate() {
@@ -512,13 +514,15 @@ impl Checker<'_> {
         let mut checked = Vec::new();
         for (i, group) in filters.groups.iter().enumerate() {
             match GROUPS.iter().find(|(name, _)| name == group) {
-                Some((_, executables)) => checked.extend(executables.iter().map(|exe| ProcessFilter {
-                    pattern: Pattern::Exact((*exe).to_owned()),
-                    bits: exclude::ALL,
-                })),
+                Some((_, executables)) => checked.extend(
+                    executables
+                        .iter()
+                        .map(|exe| ProcessFilter { pattern: Pattern::Exact((*exe).to_owned()), bits: exclude::ALL }),
+                ),
                 None => {
                     let known: Vec<&str> = GROUPS.iter().map(|(name, _)| *name).collect();
-                    let message = format!("the group `{group}` is not known and ignored; there are {}", known.join(", "));
+                    let message =
+                        format!("the group `{group}` is not known and ignored; there are {}", known.join(", "));
                     self.warn(&format!("tap.filters.groups[{i}]"), message);
                 }
             }

@@ -118,7 +118,7 @@ impl Document {
             // serde_ignored writes `a.0.b` for what the lines call `a[0].b`, and `?` for an option.
             let at = join(&bracketed(&key));
             let (parent, name) = at.rsplit_once('.').unwrap_or(("", &at));
-            let hint = nearest::<T>(name).map_or_else(String::new, |known| format!("; did you mean `{known}`?"));
+            let hint = nearest(name).map_or_else(String::new, |known| format!("; did you mean `{known}`?"));
             let place = if parent.is_empty() { String::new() } else { format!(" in `{parent}`") };
             let mut problem = self.problem(&at, "");
             problem.message = format!("unknown key `{name}`{place} is ignored{hint}");
@@ -137,7 +137,7 @@ fn bracketed(path: &str) -> String {
 }
 
 /// The known key that is written most alike, if one is close.
-fn nearest<T: DeserializeOwned>(name: &str) -> Option<&'static str> {
+fn nearest(name: &str) -> Option<&'static str> {
     const CLOSE: f64 = 0.8;
     let score = |known: &&'static str| strsim::jaro_winkler(name, known);
     let best = KEYS.iter().copied().max_by(|a, b| score(a).total_cmp(&score(b)))?;
@@ -146,12 +146,59 @@ fn nearest<T: DeserializeOwned>(name: &str) -> Option<&'static str> {
 
 /// Every key of the configuration; a test compares them with the structures.
 pub(crate) const KEYS: [&str; 53] = [
-    "access_key", "access_url", "audit_include_dns", "bucket", "config", "control", "custom", "direction", "disabled",
-    "enabled", "endpoint", "endpoints", "environment", "event_store", "event_stores", "exe", "expr", "filters",
-    "format", "groups", "headers", "http", "id", "ignore_loopback", "insecure", "insecure_skip_verify", "level",
-    "macros", "mode", "name", "object_store", "object_stores", "only", "otel_endpoint", "path", "plugins", "protocol",
-    "region", "rulekit", "rules", "secret_key", "service_name", "services", "stack", "stacks", "strategy", "tags",
-    "tap", "tls", "token", "type", "value", "version",
+    "access_key",
+    "access_url",
+    "audit_include_dns",
+    "bucket",
+    "config",
+    "control",
+    "custom",
+    "direction",
+    "disabled",
+    "enabled",
+    "endpoint",
+    "endpoints",
+    "environment",
+    "event_store",
+    "event_stores",
+    "exe",
+    "expr",
+    "filters",
+    "format",
+    "groups",
+    "headers",
+    "http",
+    "id",
+    "ignore_loopback",
+    "insecure",
+    "insecure_skip_verify",
+    "level",
+    "macros",
+    "mode",
+    "name",
+    "object_store",
+    "object_stores",
+    "only",
+    "otel_endpoint",
+    "path",
+    "plugins",
+    "protocol",
+    "region",
+    "rulekit",
+    "rules",
+    "secret_key",
+    "service_name",
+    "services",
+    "stack",
+    "stacks",
+    "strategy",
+    "tags",
+    "tap",
+    "tls",
+    "token",
+    "type",
+    "value",
+    "version",
 ];
 
 /// Walks the events of a parser that knows places, and notes the line of each key and item.

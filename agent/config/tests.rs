@@ -11,10 +11,20 @@ fn documented_configurations_are_read() {
         let path = file.expect("readable").path();
         let text = std::fs::read_to_string(&path).expect("readable");
         // Keys that a user would hold in the environment.
-        let text = ["S3_ACCESS_KEY", "S3_SECRET_KEY", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "GCS_ACCESS_KEY", "GCS_SECRET_KEY"]
-            .iter()
-            .fold(text, |text, name| text.replace(&format!("value: {name}"), "value: PATH"));
-        let (_, warnings) = read(&path.display().to_string(), &text).unwrap_or_else(|p| panic!("{}: {p:?}", path.display()));
+        let text = [
+            "S3_ACCESS_KEY",
+            "S3_SECRET_KEY",
+            "MINIO_ACCESS_KEY",
+            "MINIO_SECRET_KEY",
+            "AWS_ACCESS_KEY_ID",
+            "AWS_SECRET_ACCESS_KEY",
+            "GCS_ACCESS_KEY",
+            "GCS_SECRET_KEY",
+        ]
+        .iter()
+        .fold(text, |text, name| text.replace(&format!("value: {name}"), "value: PATH"));
+        let (_, warnings) =
+            read(&path.display().to_string(), &text).unwrap_or_else(|p| panic!("{}: {p:?}", path.display()));
         assert_eq!(warnings, [], "{}", path.display());
         files += 1;
     }
@@ -36,7 +46,9 @@ const STACK: &str = "stacks:\n  s:\n    plugins: [{type: http_capture}]\n";
 
 #[test]
 fn unknown_keys_are_named_with_the_nearest_one() {
-    let text = format!("version: 2\ntap:\n  http: {{stack: s}}\n  filters:\n    grups: [qpoint]\n  ignore_lopback: true\n{STACK}");
+    let text = format!(
+        "version: 2\ntap:\n  http: {{stack: s}}\n  filters:\n    grups: [qpoint]\n  ignore_lopback: true\n{STACK}"
+    );
     assert_eq!(
         warned(&text),
         "qtap.yaml:5: unknown key `grups` in `tap.filters` is ignored; did you mean `groups`?\n\
@@ -59,8 +71,13 @@ fn wrong_values_are_refused_with_place_and_choice() {
     }
     let message = refused("tap:\n  ignore_loopback: maybe\n");
     assert!(message.starts_with("qtap.yaml:2: tap.ignore_loopback: ") && message.contains("boolean"), "{message}");
-    let message = refused("stacks:\n  s:\n    plugins:\n      - type: http_capture\n        config:\n          level: loud\ntap: {http: {stack: s}}\n");
-    assert!(message.starts_with("qtap.yaml:6: stacks.s.plugins[0].config.level: ") && message.contains("`full`"), "{message}");
+    let message = refused(
+        "stacks:\n  s:\n    plugins:\n      - type: http_capture\n        config:\n          level: loud\ntap: {http: {stack: s}}\n",
+    );
+    assert!(
+        message.starts_with("qtap.yaml:6: stacks.s.plugins[0].config.level: ") && message.contains("`full`"),
+        "{message}"
+    );
     let message = refused("tap:\n  http: {stack: other}\nstacks: {s: {}}\n");
     assert_eq!(message, "qtap.yaml:2: tap.http.stack: found `other`; the stacks are: s");
 }
@@ -79,7 +96,10 @@ fn stores_say_what_they_lack() {
     let keys = "      access_key: {type: text, value: a}\n      secret_key: {type: env, value: RINGTAP_NO_SUCH}\n";
     assert!(refused(&store(&format!("      bucket: b\n{keys}"))).contains("`RINGTAP_NO_SUCH` is not set"));
     let message = refused("services:\n  event_stores:\n    - type: kafka\n");
-    assert!(message.starts_with("qtap.yaml:3: services.event_stores[0].type: ") && message.contains("`otel`"), "{message}");
+    assert!(
+        message.starts_with("qtap.yaml:3: services.event_stores[0].type: ") && message.contains("`otel`"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -101,7 +121,8 @@ fn filters_match_by_strategy() {
 #[test]
 fn hints_know_every_key() {
     let source = include_str!("written.rs");
-    let fields = source.lines().filter_map(|line| line.trim().strip_prefix("pub ")?.split_once(':').map(|(name, _)| name));
+    let fields =
+        source.lines().filter_map(|line| line.trim().strip_prefix("pub ")?.split_once(':').map(|(name, _)| name));
     for field in fields.filter(|name| !name.contains(' ')) {
         let key = if field == "kind" { "type" } else { field };
         let silent = ["qscan", "redis", "mysql", "kafka", "postgres", "dataset", "url", "allow_insecure"];

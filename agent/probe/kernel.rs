@@ -21,14 +21,23 @@ use zerocopy::{FromBytes as _, IntoBytes as _};
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
     /// The kernel does not describe its own types.
-    #[error("this kernel has no type information at /sys/kernel/btf/vmlinux; ringtap needs one built with CONFIG_DEBUG_INFO_BTF (5.10 or newer)")]
+    #[error(
+        "this kernel has no type information at /sys/kernel/btf/vmlinux; ringtap needs one built with CONFIG_DEBUG_INFO_BTF (5.10 or newer)"
+    )]
     NoBtf(#[source] aya::BtfError),
     /// The process may not use BPF.
-    #[error("not allowed to load BPF programs ({0}); run as root, or with CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_SYS_ADMIN")]
+    #[error(
+        "not allowed to load BPF programs ({0}); run as root, or with CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_SYS_ADMIN"
+    )]
     NotAllowed(String),
     /// A program that nothing can replace was refused.
     #[error("the kernel refuses the program `{program}`: {reason}")]
-    Program { program: &'static str, reason: String },
+    Program {
+        /// Its name in the object.
+        program: &'static str,
+        /// The kernel's words.
+        reason: String,
+    },
     /// The programs or maps could not be set up.
     #[error("cannot set up the capture in the kernel: {0}")]
     Load(#[from] aya::EbpfError),
@@ -55,8 +64,9 @@ pub struct Settings {
 pub const CONTROL_BYTES: u32 = 1 << 20;
 
 /// Programs that look at the whole machine: name, tracepoint, and what is lost without it.
-const TRACEPOINTS: [(&str, &str, Option<&str>); 5] = [
+const TRACEPOINTS: [(&str, &str, Option<&str>); 6] = [
     ("handle_socket_state", "inet_sock_set_state", None),
+    ("handle_destroy", "tcp_destroy_sock", Some("a connection whose end is missed stays in the tables for an hour")),
     ("handle_sys_exit", "sys_exit", None),
     ("handle_exec", "sched_process_exec", Some("new programs are found only when they map a library")),
     ("handle_fork", "sched_process_fork", Some("children of excluded processes are not excluded")),
@@ -77,7 +87,8 @@ const UPROBES: [&str; 8] = [
 pub struct Kernel {
     ebpf: Ebpf,
     /// Kept for its attachment.
-    _cookie: Option<Ebpf>,
+    /// Not used again: its links live as long as it does.
+    cookie: Option<Ebpf>,
     rings: Vec<MapData>,
     /// Features that this kernel lacks, each with what follows from it.
     pub missing: Vec<String>,
@@ -112,10 +123,10 @@ impl Kernel {
             .load(ringtap_bpf::capture_object())
             .map_err(explain_load)?;
         let rings = make_rings(&mut ebpf, settings)?;
-        let mut kernel = Self { ebpf, _cookie: None, rings, missing: Vec::new() };
+        let mut kernel = Self { ebpf, cookie: None, rings, missing: Vec::new() };
         kernel.load_programs(&btf)?;
         match load_cookie(&btf) {
-            Ok(cookie) => kernel._cookie = Some(cookie),
+            Ok(cookie) => kernel.cookie = Some(cookie),
             Err(reason) => kernel.missing.push(format!("socket cookies ({reason}): connection ids are our own")),
         }
         Ok(kernel)
@@ -131,7 +142,11 @@ impl Kernel {
             self.lose_or_fail(name, None, loaded)?;
         }
         let loaded = self.program::<Iter>("handle_existing").and_then(|p| p.load("tcp", btf).map_err(explain));
-        self.lose_or_fail("handle_existing", Some("connections from before the start are found with their next call"), loaded)
+        self.lose_or_fail(
+            "handle_existing",
+            Some("connections from before the start are found with their next call"),
+            loaded,
+        )
     }
 
     fn lose_or_fail(
@@ -171,7 +186,8 @@ impl Kernel {
         // Listeners first, then connections: the second pass tells servers' connections by their port.
         for _ in 0..2 {
             if let Err(reason) = self.iterate() {
-                self.missing.push(format!("handle_existing ({reason}): older connections are found with their next call"));
+                self.missing
+                    .push(format!("handle_existing ({reason}): older connections are found with their next call"));
                 break;
             }
         }
@@ -290,7 +306,10 @@ impl ProcessMaps {
 }
 
 fn make_rings(ebpf: &mut Ebpf, settings: Settings) -> Result<Vec<MapData>, KernelError> {
-    assert!(settings.shards.is_power_of_two() && settings.shards as usize <= SHARDS_MAX, "checked by the configuration");
+    assert!(
+        settings.shards.is_power_of_two() && settings.shards as usize <= SHARDS_MAX,
+        "checked by the configuration"
+    );
     let outer = ebpf.map_mut("rings").ok_or_else(|| std::io::Error::other("the object has no map `rings`"))?;
     let mut outer: ArrayOfMaps<&mut MapData, MapData> = outer.try_into()?;
     let mut rings = Vec::new();

@@ -166,10 +166,16 @@ impl Prober {
 
     fn attach(&mut self, path: &Path, points: &tls::Points) {
         let before = self.links.len();
+        let mut refused = None;
         for point in &points.points {
+            // The return of a function comes before its entry: without the one, the other is of no use.
+            if refused == Some(point.offset) {
+                continue;
+            }
             match self.kernel.attach_probe(point.program, path, point.offset) {
                 Ok(link) => self.links.push(link),
                 Err(reason) => {
+                    refused = Some(point.offset);
                     tracing::warn!(path = %path.display(), program = point.program, reason, "cannot attach a probe");
                 }
             }

@@ -8,10 +8,7 @@
 use std::{collections::BTreeMap, fs::File, path::Path};
 
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
-use object::{
-    Architecture, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _, SymbolSection,
-    read::ReadCache,
-};
+use object::{Architecture, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _, SymbolSection, read::ReadCache};
 
 /// One probe: a program and where it goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +57,9 @@ pub fn points(path: &Path) -> Result<Option<Points>, String> {
         direct("SSL_write_ex2", "handle_write_ex2"),
     ];
     let inner_write = if newer { "handle_write_ex2" } else { "handle_write_ex" };
-    for (exported, inner) in [(&reads[..], ("ssl_read_internal", "handle_read_ex")), (&writes[..], ("ssl_write_internal", inner_write))] {
+    for (exported, inner) in
+        [(&reads[..], ("ssl_read_internal", "handle_read_ex")), (&writes[..], ("ssl_write_internal", inner_write))]
+    {
         let exported: Vec<_> = exported.iter().flatten().copied().collect();
         for (name, program, address) in cheaper(&elf, &exported, inner) {
             found.add(&elf, name, program, address, true);
@@ -76,13 +75,21 @@ pub fn points(path: &Path) -> Result<Option<Points>, String> {
 }
 
 impl Points {
-    fn add<'a>(&mut self, elf: &impl object::Object<'a>, name: &'static str, program: &'static str, address: u64, returns: bool) {
+    fn add<'a>(
+        &mut self,
+        elf: &impl object::Object<'a>,
+        name: &'static str,
+        program: &'static str,
+        address: u64,
+        returns: bool,
+    ) {
         let Some(offset) = file_offset(elf, address) else { return };
         self.functions.push((name, offset));
-        self.points.push(Point { program, offset });
+        // The return first: a call that is entered before its return is watched would stay open.
         if returns {
             self.points.push(Point { program: "handle_return", offset });
         }
+        self.points.push(Point { program, offset });
     }
 }
 
@@ -110,7 +117,11 @@ fn file_offset<'a>(elf: &impl object::Object<'a>, address: u64) -> Option<u64> {
 type Function = (&'static str, &'static str, u64);
 
 /// The internal function instead of the exported ones, if that is cheaper and certain.
-fn cheaper<'a>(elf: &impl object::Object<'a>, exported: &[Function], inner: (&'static str, &'static str)) -> Vec<Function> {
+fn cheaper<'a>(
+    elf: &impl object::Object<'a>,
+    exported: &[Function],
+    inner: (&'static str, &'static str),
+) -> Vec<Function> {
     let expensive = exported.iter().any(|(_, _, address)| !is_emulated(elf, *address));
     let inside = if expensive && exported.len() > 1 { common_callee(elf, exported) } else { None };
     match inside {
@@ -164,12 +175,11 @@ fn calls<'a>(elf: &impl object::Object<'a>, address: u64) -> Vec<u64> {
         decoder.decode_out(&mut instruction);
         let target = instruction.near_branch_target();
         match instruction.flow_control() {
-            FlowControl::Call => targets.push(target),
             FlowControl::ConditionalBranch => furthest = furthest.max(target),
             FlowControl::UnconditionalBranch if (address..address + SEARCHED).contains(&target) => {
                 furthest = furthest.max(target);
             }
-            FlowControl::UnconditionalBranch => targets.push(target),
+            FlowControl::Call | FlowControl::UnconditionalBranch => targets.push(target),
             _ => {}
         }
         let ends = matches!(instruction.flow_control(), FlowControl::Return | FlowControl::UnconditionalBranch);

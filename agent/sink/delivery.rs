@@ -140,8 +140,7 @@ impl Outbox {
             counts.queue_full.add(rows);
             return;
         }
-        let parcel =
-            Parcel { batch, unsettled: rows, bytes, ledger: self.ledger.clone(), queue: self.queue.clone() };
+        let parcel = Parcel { batch, unsettled: rows, bytes, ledger: self.ledger.clone(), queue: self.queue.clone() };
         // A parcel that comes back is dropped, and counts itself.
         let _ = self.sender.send(parcel);
     }
@@ -166,9 +165,7 @@ impl Delivery {
         let events = match &config.event_store {
             None => None,
             Some(EventStore::Stdout) => Some(Events::Stdout(console.clone())),
-            Some(EventStore::Otel(otel)) => {
-                Some(Events::Otlp(Box::new(Otlp::new(otel, "qtap.eventstore", console)?)))
-            }
+            Some(EventStore::Otel(otel)) => Some(Events::Otlp(Box::new(Otlp::new(otel, "qtap.eventstore", console)?))),
         };
         let objects = match &config.object_store {
             None => None,
@@ -269,7 +266,8 @@ fn print_events(console: &Console, batch: &RecordBatch) -> Result<(), SinkError>
     };
     for row in 0..batch.num_rows() {
         let item = events::json(batch, row);
-        console.line(json!({"level": "info", "msg": "event store submission", "type": kind, "item": item}).to_string())?;
+        console
+            .line(json!({"level": "info", "msg": "event store submission", "type": kind, "item": item}).to_string())?;
     }
     Ok(())
 }
@@ -336,10 +334,8 @@ async fn deliver_batch(
 
 impl ObjectsStore {
     async fn put(&self, batch: &RecordBatch, row: usize) -> Result<String, SinkError> {
-        let objects = Objects::of(batch).ok_or(SinkError::Delivery {
-            store: "objects",
-            reason: "the batch has another schema".into(),
-        })?;
+        let objects = Objects::of(batch)
+            .ok_or(SinkError::Delivery { store: "objects", reason: "the batch has another schema".into() })?;
         let (digest, data) = (objects.digest.value(row), objects.data.value(row));
         match self {
             Self::S3(s3) => s3.put(digest, objects.content_type.value(row), Bytes::copy_from_slice(data)).await,

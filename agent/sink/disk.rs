@@ -34,7 +34,7 @@ struct Write {
 }
 
 impl DiskStore {
-    /// Makes the folder; `uring` says whether io_uring may be used.
+    /// Makes the folder; `uring` says whether `io_uring` may be used.
     ///
     /// # Errors
     ///
@@ -75,7 +75,9 @@ impl DiskStore {
             }
             None => {
                 let to = path.clone();
-                tokio::task::spawn_blocking(move || write_plain(&temporary, &to, &data)).await.map_err(|_| gone())??;
+                tokio::task::spawn_blocking(move || write_plain(&temporary, &to, &data))
+                    .await
+                    .map_err(|_| gone())??;
             }
         }
         Ok(self.url(digest, &path))
@@ -135,7 +137,7 @@ async fn write_uring(temporary: &Path, path: &Path, data: Bytes) -> io::Result<(
     tokio_uring::fs::rename(temporary, path).await
 }
 
-/// Whether this kernel, and the sandbox around the agent, allow io_uring.
+/// Whether this kernel, and the sandbox around the agent, allow `io_uring`.
 #[must_use]
 pub fn uring_allowed() -> bool {
     ringtap_ring::wait::probe_io_uring().is_ok()

@@ -13,10 +13,20 @@ pub mod template;
 pub enum SinkError {
     /// Cannot be set up as configured.
     #[error("{store} cannot be set up: {reason}")]
-    SetUp { store: &'static str, reason: String },
+    SetUp {
+        /// Which.
+        store: &'static str,
+        /// Why not.
+        reason: String,
+    },
     /// Refused or unreachable.
     #[error("{store}: {reason}")]
-    Delivery { store: &'static str, reason: String },
+    Delivery {
+        /// Which.
+        store: &'static str,
+        /// Its words.
+        reason: String,
+    },
     /// The disk failed.
     #[error("disk store: {0}")]
     Disk(#[from] std::io::Error),

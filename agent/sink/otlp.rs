@@ -69,7 +69,12 @@ impl Otlp {
             Protocol::Http => network(http(config)?, &resource),
         };
         let logger = SdkLoggerProvider::builder().build().logger(scope);
-        Ok(Self { exporter, logger, scope: InstrumentationScope::builder(scope).build(), endpoint: config.endpoint.clone() })
+        Ok(Self {
+            exporter,
+            logger,
+            scope: InstrumentationScope::builder(scope).build(),
+            endpoint: config.endpoint.clone(),
+        })
     }
 
     /// Sends a batch of events.
@@ -171,11 +176,15 @@ fn grpc(config: &Otel) -> Result<LogExporter, SinkError> {
     let mut metadata = MetadataMap::new();
     for (name, value) in &config.headers {
         let key = MetadataKey::from_bytes(name.to_ascii_lowercase().as_bytes()).map_err(|e| set_up(explain(&e)))?;
-        metadata.insert(key, value.parse().map_err(|_| set_up(format!("the value of the header `{name}` is not text")))?);
+        metadata
+            .insert(key, value.parse().map_err(|_| set_up(format!("the value of the header `{name}` is not text")))?);
     }
     let secure = config.tls || config.endpoint.starts_with("https://");
-    let mut builder =
-        LogExporter::builder().with_tonic().with_endpoint(with_scheme(config)).with_timeout(TIMEOUT).with_metadata(metadata);
+    let mut builder = LogExporter::builder()
+        .with_tonic()
+        .with_endpoint(with_scheme(config))
+        .with_timeout(TIMEOUT)
+        .with_metadata(metadata);
     if secure {
         builder = builder.with_tls_config(ClientTlsConfig::new().with_enabled_roots());
     }

@@ -40,7 +40,9 @@ impl S3Store {
             .force_path_style(true)
             // Digests of the SDK's own choice are refused by older servers; the key is a digest already.
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
-            .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(TIMEOUT).connect_timeout(TIMEOUT).build())
+            .timeout_config(
+                TimeoutConfig::builder().operation_attempt_timeout(TIMEOUT).connect_timeout(TIMEOUT).build(),
+            )
             .retry_config(RetryConfig::standard().with_max_attempts(1))
             .build();
         Self { client: Client::from_conf(settings), config }

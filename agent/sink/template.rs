@@ -11,7 +11,13 @@ pub fn access_url(template: &str, digest: &str, bucket: &str, endpoint: &str, sc
 mod tests {
     #[test]
     fn known_names_are_replaced() {
-        let url = super::access_url("{{SCHEME}}://{{ENDPOINT}}/{{BUCKET}}/{{DIGEST}}?{{OTHER}}", "d1", "b", "e:9000", "https");
+        let url = super::access_url(
+            "{{SCHEME}}://{{ENDPOINT}}/{{BUCKET}}/{{DIGEST}}?{{OTHER}}",
+            "d1",
+            "b",
+            "e:9000",
+            "https",
+        );
         assert_eq!(url, "https://e:9000/b/d1?{{OTHER}}");
     }
 }

@@ -129,7 +129,7 @@ fn keep(body: &mut Body, data: &[u8], limit: usize) {
     if body.holed || body.over_limit {
         return;
     }
-    let room = limit - body.bytes.len();
+    let room = limit.saturating_sub(body.bytes.len());
     body.over_limit = data.len() > room;
     body.bytes.extend_from_slice(&data[..data.len().min(room)]);
 }

@@ -101,6 +101,12 @@ pub struct Connection {
     held_bytes: usize,
     /// Bytes and gaps that came before it was known which direction carries requests.
     offsets: [u64; 2],
+    /// Whether held bytes are being fed now: what is left of them goes back to the front.
+    replaying: bool,
+    /// A request was sent while another one waited: what is lost of the responses may hide any number of them.
+    pipelined: bool,
+    /// Bytes of bodies that are kept in `pending`.
+    kept: usize,
     /// Whether the final response is being passed over because its request is unknown.
     orphan: bool,
     orphans: u64,
@@ -124,6 +130,9 @@ impl Connection {
             held: VecDeque::new(),
             held_bytes: 0,
             offsets: [0; 2],
+            replaying: false,
+            pipelined: false,
+            kept: 0,
             orphan: false,
             orphans: 0,
             late,
@@ -155,6 +164,17 @@ impl Connection {
     #[must_use]
     pub fn orphans(&self) -> u64 {
         self.orphans
+    }
+
+    /// Bytes of memory that the connection's open exchanges keep.
+    #[must_use]
+    pub fn kept_bytes(&self) -> usize {
+        self.kept + self.held_bytes
+    }
+
+    /// Changes how much of a body is kept from now on.
+    pub fn set_body_limit(&mut self, limit: usize) {
+        self.limits.body = limit;
     }
 
     /// Requests whose exchange is not complete.
@@ -229,6 +249,7 @@ impl Connection {
         }
         self.orphans += u64::from(!self.held.is_empty());
         self.held.clear();
+        (self.kept, self.held_bytes) = (0, 0);
         self.protocol = Protocol::Other;
     }
 
@@ -288,15 +309,24 @@ impl Connection {
                         return;
                     };
                     self.begin_request(parsed, time);
-                    self.feed_held(out);
+                    self.feed_held(false, out);
                 }
                 State::Body(framing) => {
-                    let Some(pending) = self.pending.back_mut() else { return };
-                    let body = &mut pending.exchange.request.body;
-                    match framing.feed(&mut bytes, body, self.limits.body) {
+                    // The exchange may have been given up while its request was still on the way.
+                    let mut discarded = crate::Body::default();
+                    let pending = self.pending.back_mut().filter(|p| !p.request_done);
+                    let mut request = pending.map(|p| &mut p.exchange.request);
+                    let limit = if request.is_some() { self.limits.body } else { 0 };
+                    let body = request.as_mut().map_or(&mut discarded, |r| &mut r.body);
+                    let before = body.bytes.len();
+                    let fed = framing.feed(&mut bytes, body, limit);
+                    self.kept += body.bytes.len() - before;
+                    match fed {
                         Fed::NeedMore => {}
                         Fed::End(trailers) => {
-                            pending.exchange.request.head.trailers = trailers;
+                            if let Some(request) = request {
+                                request.head.trailers = trailers;
+                            }
                             self.end_request(time);
                         }
                         Fed::Malformed => {
@@ -318,15 +348,17 @@ impl Connection {
             self.give_up_pending(time);
         }
         if self.pending.len() >= self.limits.pipeline {
-            self.give_up_pending(time);
+            self.give_up_connection(time);
+            return;
         }
+        self.pipelined |= self.has_unanswered() && self.response.is_between_messages();
         let announced = body::of_request(&parsed.head);
         let mut damage = Vec::new();
         let at = self.offset_of(Part::Request);
         if announced.ambiguous {
             damage.push(Damage { cause: Cause::AmbiguousLength, part: Part::Request, start: at, end: at });
         }
-        if self.request.lost && !self.pending.is_empty() {
+        if self.request.lost && !self.late {
             damage.push(Damage { cause: Cause::Resync, part: Part::Request, start: at, end: at });
         }
         let over = announced.framing.is_over();
@@ -347,7 +379,7 @@ impl Connection {
     fn end_request(&mut self, time: u64) {
         self.request.state = State::Head(Vec::new());
         self.request.lost = false;
-        if let Some(pending) = self.pending.back_mut() {
+        if let Some(pending) = self.pending.back_mut().filter(|p| !p.request_done) {
             pending.request_done = true;
             pending.exchange.request.body.complete = true;
             pending.exchange.times.request_end = time;
@@ -365,12 +397,25 @@ impl Connection {
         }
     }
 
-    fn feed_held(&mut self, out: &mut Vec<Exchange>) {
-        while self.pending.iter().any(|p| !p.response_done) && !self.is_opaque() {
-            let Some(held) = self.held.pop_front() else { return };
+    /// More requests wait than can be kept: nothing that follows could be paired with certainty.
+    fn give_up_connection(&mut self, time: u64) {
+        let at = self.offset_of(Part::Request);
+        for pending in &mut self.pending {
+            pending.exchange.damage.push(Damage { cause: Cause::Limit, part: Part::Response, start: at, end: at });
+        }
+        self.give_up_pending(time);
+        self.protocol = Protocol::Other;
+    }
+
+    /// Feeds what was held, as long as a request waits for it, or (`orphaned`) to pass it over.
+    fn feed_held(&mut self, orphaned: bool, out: &mut Vec<Exchange>) {
+        self.replaying = true;
+        while (orphaned || self.has_unanswered()) && !self.is_opaque() {
+            let Some(held) = self.held.pop_front() else { break };
             self.held_bytes -= held.bytes.len();
             self.feed_response(&held.bytes, held.time, out);
         }
+        self.replaying = false;
     }
 
     fn feed_response(&mut self, mut bytes: &[u8], time: u64, out: &mut Vec<Exchange>) {
@@ -382,7 +427,7 @@ impl Connection {
                 if head::skip_line_ends(bytes).is_empty() {
                     return;
                 }
-                if self.request.lost {
+                if self.request.lost || self.response.lost {
                     self.orphan = true;
                 } else {
                     self.hold(bytes, time);
@@ -405,7 +450,10 @@ impl Connection {
                     let mut response = answered.and_then(|p| p.exchange.response.as_mut());
                     let limit = if response.is_some() { self.limits.body } else { 0 };
                     let body = response.as_mut().map_or(&mut discarded, |r| &mut r.body);
-                    match framing.feed(&mut bytes, body, limit) {
+                    let before = body.bytes.len();
+                    let fed = framing.feed(&mut bytes, body, limit);
+                    self.kept += body.bytes.len() - before;
+                    match fed {
                         Fed::NeedMore => {}
                         Fed::End(trailers) => {
                             if let Some(response) = response {
@@ -444,7 +492,8 @@ impl Connection {
             return;
         }
         self.held_bytes += bytes.len();
-        self.held.push_back(Held { time, bytes: bytes.to_vec() });
+        let held = Held { time, bytes: bytes.to_vec() };
+        if self.replaying { self.held.push_front(held) } else { self.held.push_back(held) }
     }
 
     fn begin_response(&mut self, parsed: head::ResponseHead, time: u64, out: &mut Vec<Exchange>) {
@@ -489,11 +538,11 @@ impl Connection {
 
     fn end_response(&mut self, time: u64, out: &mut Vec<Exchange>) {
         self.response.state = State::Head(Vec::new());
-        self.response.lost = false;
         if std::mem::take(&mut self.orphan) {
             self.orphans += 1;
             return;
         }
+        self.response.lost = false;
         if let Some(pending) = self.pending.iter_mut().find(|p| !p.response_done) {
             pending.response_done = true;
             pending.exchange.times.end = time;
@@ -590,10 +639,29 @@ impl Connection {
         let over = kept && matches!(&half.state, State::Body(framing) if framing.is_over());
         if !kept {
             self.seek(part);
+            match part {
+                // What was held answers a request that is lost.
+                Part::Request => self.feed_held(true, out),
+                Part::Response => self.give_up_answered(end, time),
+            }
         } else if over && part == Part::Request {
             self.end_request(time);
         } else if over {
             self.end_response(time, out);
+        }
+    }
+
+    /// Whole responses may be lost. A client that does not pipeline sent its last request only when it had the answers
+    /// to those before; of one that does, nothing is certain until the queue is empty.
+    fn give_up_answered(&mut self, at: u64, time: u64) {
+        let certain = usize::from(!self.pipelined);
+        let answered = self.pending.len().saturating_sub(certain);
+        for pending in self.pending.iter_mut().take(answered).filter(|p| !p.response_done) {
+            if pending.exchange.damage.is_empty() {
+                pending.exchange.damage.push(Damage { cause: Cause::Resync, part: Part::Response, start: at, end: at });
+            }
+            (pending.request_done, pending.response_done) = (true, true);
+            pending.exchange.times.end = time;
         }
     }
 
@@ -630,8 +698,12 @@ impl Connection {
     /// Hands out what is complete, in the order of the requests.
     fn emit(&mut self, out: &mut Vec<Exchange>) {
         while self.pending.front().is_some_and(|p| p.request_done && p.response_done) {
-            out.extend(self.pending.pop_front().map(|p| p.exchange));
+            let Some(Pending { exchange, .. }) = self.pending.pop_front() else { return };
+            let response = exchange.response.as_ref().map_or(0, |r| r.body.bytes.len());
+            self.kept -= exchange.request.body.bytes.len() + response;
+            out.push(exchange);
         }
+        self.pipelined &= !self.pending.is_empty();
     }
 }
 

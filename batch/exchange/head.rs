@@ -47,7 +47,7 @@ fn request_start(bytes: &[u8]) -> Start {
         return Start::Other;
     }
     let target = &bytes[space + 1..];
-    match target.iter().position(|b| b.is_ascii_control()) {
+    match target.iter().position(u8::is_ascii_control) {
         Some(end) => {
             let line = &target[..end];
             let ends_line = matches!(target[end], b'\r' | b'\n');
@@ -109,7 +109,12 @@ pub(crate) fn parse_request(bytes: &[u8]) -> Option<RequestHead> {
     done.then(|| RequestHead {
         method: method.to_owned(),
         target: target.to_owned(),
-        head: Head { bytes: bytes.len() as u64, minor_version: version, headers: headers(request.headers), trailers: Headers::default() },
+        head: Head {
+            bytes: bytes.len() as u64,
+            minor_version: version,
+            headers: headers(request.headers),
+            trailers: Headers::default(),
+        },
     })
 }
 
@@ -127,7 +132,12 @@ pub(crate) fn parse_response(bytes: &[u8]) -> Option<ResponseHead> {
     let (status, version) = (response.code?, response.version?);
     done.then(|| ResponseHead {
         status,
-        head: Head { bytes: bytes.len() as u64, minor_version: version, headers: headers(response.headers), trailers: Headers::default() },
+        head: Head {
+            bytes: bytes.len() as u64,
+            minor_version: version,
+            headers: headers(response.headers),
+            trailers: Headers::default(),
+        },
     })
 }
 

@@ -20,6 +20,6 @@ mod ring;
 pub mod wait;
 
 pub use map::WakeFlags;
-pub use ringtap_bpf::abi;
 pub use reader::Reader;
 pub use ring::{Ring, RingStats};
+pub use ringtap_bpf::abi;

@@ -33,11 +33,16 @@ impl Pages {
         Ok(Self { start, len })
     }
 
+    /// Address at `offset`; whoever uses it argues that it is inside.
+    fn at(&self, offset: usize) -> *mut u8 {
+        self.start.as_ptr().wrapping_add(offset)
+    }
+
     /// An atomic word at `offset`.
     fn word(&self, offset: usize) -> &AtomicU64 {
         assert!(offset.is_multiple_of(8) && offset + 8 <= self.len, "word outside of the mapping");
         // SAFETY: the address is inside the mapping, aligned, and both sides access it as one 64-bit word.
-        unsafe { AtomicU64::from_ptr(self.start.add(offset).as_ptr().cast()) }
+        unsafe { AtomicU64::from_ptr(self.at(offset).cast()) }
     }
 }
 
@@ -119,7 +124,7 @@ impl RingPages {
         let at = self.data_offset(position);
         assert!(at.is_multiple_of(8), "records are aligned to eight bytes");
         // SAFETY: `at` lies inside the first view of the data, is aligned, and the kernel writes the word atomically.
-        let head = unsafe { AtomicU32::from_ptr(self.producer.start.add(at).as_ptr().cast()) };
+        let head = unsafe { AtomicU32::from_ptr(self.producer.at(at).cast()) };
         // Pairs with the exchange of the kernel's submit: once not busy, the record's bytes are complete.
         let head = head.load(Ordering::Acquire);
         let len = head & !(BUSY | DISCARDED);
@@ -141,7 +146,7 @@ impl RingPages {
         let len = usize::try_from(len).expect("a span is at most the ring");
         // SAFETY: the range lies inside the two views of the data, since it begins in the first one and is not longer
         // than one of them; the caller vouches that the kernel does not write to it meanwhile.
-        unsafe { std::slice::from_raw_parts(self.producer.start.add(self.data_offset(position)).as_ptr(), len) }
+        unsafe { std::slice::from_raw_parts(self.producer.at(self.data_offset(position)), len) }
     }
 }
 

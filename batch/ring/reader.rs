@@ -26,7 +26,7 @@ pub struct Reader {
 impl Reader {
     /// Maps one ring of `size` bytes per descriptor. Without `wake` the kernel decides by itself when to wake.
     ///
-    /// The second value says why io_uring is not used, if it is not.
+    /// The second value says why `io_uring` is not used, if it is not.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Waiting for rings: io_uring's multishot poll, or edge-triggered epoll where the kernel refuses io_uring.
+//! Waiting for rings: `io_uring`'s multishot poll, or edge-triggered epoll where the kernel refuses `io_uring`.
 #![expect(unsafe_code, reason = "io_uring takes raw submission entries")]
 
 use std::{
@@ -16,25 +16,25 @@ const QUEUE: u32 = 64;
 /// Waits until one of a set of descriptors has become readable.
 pub enum Waiter {
     /// A poll that was armed once and completes at each wake-up.
-    IoUring(UringWaiter),
+    IoUring(Box<UringWaiter>),
     /// Edge-triggered: level-triggered polling would spin while a lease is held.
     Epoll(OwnedFd),
 }
 
-/// Why io_uring is not used.
+/// Why `io_uring` is not used.
 #[derive(Debug, thiserror::Error)]
 #[error("io_uring is refused here ({0}); the agent goes on with epoll and ordinary files")]
 pub struct NoIoUring(#[source] pub io::Error);
 
 impl Waiter {
-    /// Arms all descriptors. The second value says why io_uring is not used, if it is not.
+    /// Arms all descriptors. The second value says why `io_uring` is not used, if it is not.
     ///
     /// # Errors
     ///
-    /// Neither io_uring nor epoll can be set up.
+    /// Neither `io_uring` nor epoll can be set up.
     pub fn new(fds: &[BorrowedFd<'_>]) -> io::Result<(Self, Option<NoIoUring>)> {
         match UringWaiter::new(fds) {
-            Ok(waiter) => Ok((Self::IoUring(waiter), None)),
+            Ok(waiter) => Ok((Self::IoUring(Box::new(waiter)), None)),
             Err(refused) => Ok((Self::Epoll(arm_epoll(fds)?), Some(NoIoUring(refused)))),
         }
     }
@@ -52,7 +52,7 @@ impl Waiter {
     }
 }
 
-/// Whether io_uring can be used here: the kernel, or the sandbox around us, may refuse it.
+/// Whether `io_uring` can be used here: the kernel, or the sandbox around us, may refuse it.
 ///
 /// # Errors
 ///
@@ -61,7 +61,7 @@ pub fn probe_io_uring() -> Result<(), NoIoUring> {
     IoUring::new(2).map(|_| ()).map_err(NoIoUring)
 }
 
-/// Multishot polls on one io_uring.
+/// Multishot polls on one `io_uring`.
 pub struct UringWaiter {
     ring: IoUring,
     fds: Vec<i32>,
@@ -69,7 +69,12 @@ pub struct UringWaiter {
 
 impl UringWaiter {
     fn new(fds: &[BorrowedFd<'_>]) -> io::Result<Self> {
-        let mut waiter = Self { ring: IoUring::new(QUEUE)?, fds: fds.iter().map(AsRawFd::as_raw_fd).collect() };
+        let ring = IoUring::new(QUEUE)?;
+        // Waiting with a time limit came with 5.11, multishot polls with 5.13, like the tags of resources.
+        if !ring.params().is_feature_ext_arg() || !ring.params().is_feature_resource_tagging() {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "this kernel has no multishot polls"));
+        }
+        let mut waiter = Self { ring, fds: fds.iter().map(AsRawFd::as_raw_fd).collect() };
         for index in 0..waiter.fds.len() {
             waiter.arm(index)?;
         }

@@ -11,7 +11,8 @@ use zerocopy::FromZeros as _;
 use super::*;
 use crate::{
     capture::{Capture, Format, Level, Rule},
-    events, objects, process::Process,
+    events, objects,
+    process::Process,
     transactions::Transactions,
     usage,
 };
@@ -20,7 +21,13 @@ struct OneProcess;
 
 impl Processes for OneProcess {
     fn get(&self, tgid: u32) -> Option<Arc<Process>> {
-        Some(Arc::new(Process { tgid, exe: "/usr/bin/curl".into(), uid: Some(0), user: Some("root".into()), excluded: 0 }))
+        Some(Arc::new(Process {
+            tgid,
+            exe: "/usr/bin/curl".into(),
+            uid: Some(0),
+            user: Some("root".into()),
+            excluded: 0,
+        }))
     }
 }
 
@@ -160,7 +167,9 @@ fn levels_and_formats_keep_what_they_say() {
     let headers = first_object(&output, &capture(Level::Headers, Format::Json));
     assert!(headers.contains("headers") && !headers.contains("body\""), "{headers}");
     let text = first_object(&output, &capture(Level::Full, Format::Text));
-    for part in ["HTTP Transaction\n====", "Metadata:\n", "Request:\n  POST https://", "Response:\n  Status: 500", "body\n"] {
+    for part in
+        ["HTTP Transaction\n====", "Metadata:\n", "Request:\n  POST https://", "Response:\n  Status: 500", "body\n"]
+    {
         assert!(text.contains(part), "{part} in {text}");
     }
 }
@@ -168,7 +177,8 @@ fn levels_and_formats_keep_what_they_say() {
 #[test]
 fn the_first_rule_that_matches_decides() {
     let (output, _) = Script::new(1).open(1).payload(0, REQUEST, 0, 0).payload(1, RESPONSE, 0, 0).run(ALL);
-    let rules = ringtap_rules::Rules::new([("is_error", "http.res.status >= 400 && http.res.status < 600")]).expect("parses");
+    let rules =
+        ringtap_rules::Rules::new([("is_error", "http.res.status >= 400 && http.res.status < 600")]).expect("parses");
     let rule = |expression, level| Rule {
         name: String::new(),
         expression: rules.compile(expression).expect("parses"),
@@ -182,12 +192,16 @@ fn the_first_rule_that_matches_decides() {
         rules: vec![
             rule("nothing.here == 1", Level::None),
             rule("response.status == 200", Level::None),
-            rule("is_error() and src.process.binary == 'curl' and http.req.headers.authorization =~ /^Bearer/", Level::Full),
+            rule(
+                "is_error() and src.process.binary == 'curl' and http.req.headers.authorization =~ /^Bearer/",
+                Level::Full,
+            ),
             rule("true", Level::None),
         ],
     };
     assert!(first_object(&output, &capture).contains("\"body\""));
-    let outcomes = |i: usize| capture.rules[i].outcomes.each_ref().map(|n| n.load(std::sync::atomic::Ordering::Relaxed));
+    let outcomes =
+        |i: usize| capture.rules[i].outcomes.each_ref().map(|n| n.load(std::sync::atomic::Ordering::Relaxed));
     assert_eq!([outcomes(0), outcomes(1), outcomes(2), outcomes(3)], [[0, 0, 1], [0, 1, 0], [1, 0, 0], [0, 0, 0]]);
 }
 
@@ -230,8 +244,12 @@ fn events_carry_the_documented_fields() {
 #[test]
 fn missing_bytes_stand_in_the_object() {
     let head = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n";
-    let (output, ledger) =
-        Script::new(0).open(1).payload(0, REQUEST, 0, 0).payload(1, head, 0, 0).payload(1, b"", 100, flag::SENDFILE).run(ALL);
+    let (output, ledger) = Script::new(0)
+        .open(1)
+        .payload(0, REQUEST, 0, 0)
+        .payload(1, head, 0, 0)
+        .payload(1, b"", 100, flag::SENDFILE)
+        .run(ALL);
     let json: serde_json::Value =
         serde_json::from_str(&first_object(&output, &capture(Level::Full, Format::Json))).expect("JSON");
     assert_eq!(json.pointer("/response/body_size"), Some(&100.into()));

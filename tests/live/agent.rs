@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
@@ -58,10 +58,6 @@ impl Agent {
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(agent)
-    }
-
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
     }
 
     pub fn read(&self, name: &str) -> anyhow::Result<String> {

@@ -9,13 +9,19 @@ use crate::{
     truth::{captured, compare, files},
 };
 
-/// Runs a client twice, with a late start of the probes in mind, and compares; `socket` is what records must say.
+/// Runs a client and compares; `socket` is what records must say.
+///
+/// An executable that brings its own TLS functions, such as Node, is probed when it is first seen. Its very first
+/// requests can be faster than that, so the first run is not compared: the second one must be complete.
 fn check(name: &str, server: &Server, tls: bool, posts: bool, socket: Option<&str>) -> anyhow::Result<()> {
     let agent = Agent::start(&config("egress-internal", ""))?;
     let url = format!("{}://127.0.0.1:{}", if tls { "https" } else { "http" }, server.port);
     let mut sent = Vec::new();
-    for run in ["one", "two"] {
-        sent.push((run, client(name, &[&url, run, if posts { "posts" } else { "gets" }])?));
+    for run in ["first", "second"] {
+        let lines = client(name, &[&url, run, if posts { "posts" } else { "gets" }])?;
+        if run == "second" || !name.contains("node") {
+            sent.push((run, lines));
+        }
     }
     let finished = agent.stop()?;
     finished.check()?;
@@ -113,7 +119,8 @@ fn sendfile_bodies_are_counted() -> anyhow::Result<()> {
     let largest = found.values().flatten().find(|o| o["request"]["path"] == "/size/300000");
     let object = largest.expect("it was requested");
     ensure!(object["response"]["body_size"] == 300_000 && object["response"]["truncated"] == "damage", "{object:#}");
-    let causes: Vec<&str> = object["damage"].as_array().into_iter().flatten().filter_map(|d| d["cause"].as_str()).collect();
+    let causes: Vec<&str> =
+        object["damage"].as_array().into_iter().flatten().filter_map(|d| d["cause"].as_str()).collect();
     ensure!(causes.iter().all(|cause| *cause == "sendfile") && !causes.is_empty(), "{causes:?}");
     ensure!(finished.stderr.contains("sendfile"), "{}", finished.stderr);
     Ok(())

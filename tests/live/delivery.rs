@@ -24,7 +24,8 @@ macro_rules! need_tool {
         match tool($name) {
             Some(path) => path,
             None => {
-                eprintln!("SKIPPED {}: {} is not installed; ./dev test installs it", module_path!(), $name);
+                let name = std::thread::current().name().unwrap_or_default().to_owned();
+                crate::skip(&name, concat!($name, " is not installed; ./dev test installs it"));
                 return Ok(());
             }
         }
@@ -59,7 +60,9 @@ fn events_and_objects_belong_together() -> anyhow::Result<()> {
         ensure!(requests.len() == 1 && requests[0]["url"] == object["request"]["url"], "{requests:#?}");
     }
     let python = of("*eventstore.Connection").into_iter().filter(|c| {
-        c["source"]["exe"].as_str().is_some_and(|e| e.contains("python")) && c["l7Protocol"] == "http1" && c["finalized"] == true
+        c["source"]["exe"].as_str().is_some_and(|e| e.contains("python"))
+            && c["l7Protocol"] == "http1"
+            && c["finalized"] == true
     });
     ensure!(python.count() >= found.len(), "each request of urllib has a connection of its own");
     Ok(())
@@ -161,20 +164,28 @@ fn artifacts(received: &str) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
 
 /// Finds `{key: artifact.digest, value}` pairs or plain maps, however deep the receiver nests them.
 fn collect(value: &Value, found: &mut Vec<(String, Vec<u8>)>) {
-    let text = |v: &Value| v.as_str().or_else(|| v["stringValue"].as_str()).or_else(|| v["string_value"].as_str()).map(str::to_owned);
+    let text = |v: &Value| {
+        v.as_str().or_else(|| v["stringValue"].as_str()).or_else(|| v["string_value"].as_str()).map(str::to_owned)
+    };
     match value {
         Value::Array(items) => {
             let named = |name: &str| items.iter().find(|i| i["key"] == name).and_then(|i| text(&i["value"]));
             if let (Some(digest), Some(data)) = (named("artifact.digest"), named("artifact.data")) {
                 found.push((digest, data.into_bytes()));
             }
-            items.iter().for_each(|item| collect(item, found));
+            for item in items {
+                collect(item, found);
+            }
         }
         Value::Object(map) => {
-            if let (Some(digest), Some(data)) = (map.get("artifact.digest").and_then(text), map.get("artifact.data").and_then(text)) {
+            if let (Some(digest), Some(data)) =
+                (map.get("artifact.digest").and_then(text), map.get("artifact.data").and_then(text))
+            {
                 found.push((digest, data.into_bytes()));
             }
-            map.values().for_each(|item| collect(item, found));
+            for item in map.values() {
+                collect(item, found);
+            }
         }
         _ => {}
     }
@@ -316,7 +327,9 @@ fn option_two_into_rclone() -> anyhow::Result<()> {
     let (folder, port) = (tempfile::tempdir()?, free_port()?);
     std::fs::create_dir(folder.path().join("qpoint"))?;
     let mut command = Command::new(rclone);
-    command.args(["serve", "s3", "--auth-key", "AKTEST,s3cret", "--addr", &format!("127.0.0.1:{port}")]).arg(folder.path());
+    command
+        .args(["serve", "s3", "--auth-key", "AKTEST,s3cret", "--addr", &format!("127.0.0.1:{port}")])
+        .arg(folder.path());
     let store = serve(command, port, Some(folder))?;
     into_bucket(&store, "AKTEST", "s3cret")
 }
@@ -329,7 +342,9 @@ fn a_refused_object_is_counted_and_has_no_event() -> anyhow::Result<()> {
     let (folder, port) = (tempfile::tempdir()?, free_port()?);
     std::fs::create_dir(folder.path().join("qpoint"))?;
     let mut command = Command::new(rclone);
-    command.args(["serve", "s3", "--auth-key", "AKTEST,s3cret", "--addr", &format!("127.0.0.1:{port}")]).arg(folder.path());
+    command
+        .args(["serve", "s3", "--auth-key", "AKTEST,s3cret", "--addr", &format!("127.0.0.1:{port}")])
+        .arg(folder.path());
     let store = serve(command, port, Some(folder))?;
     let error = into_bucket(&store, "AKTEST", "wrong").expect_err("the secret is wrong").to_string();
     ensure!(error.contains("template") || error.contains("(0, 0)"), "{error}");

@@ -47,7 +47,8 @@ pub fn tool(name: &str) -> Option<PathBuf> {
 pub fn serve(mut command: Command, port: u16, folder: Option<TempDir>) -> anyhow::Result<Server> {
     let quiet = std::env::var_os("RINGTAP_TEST_VERBOSE").is_none();
     let output = || if quiet { Stdio::null() } else { Stdio::inherit() };
-    let child = command.stdin(Stdio::null()).stdout(output()).stderr(output()).spawn().context("cannot start a server")?;
+    let child =
+        command.stdin(Stdio::null()).stdout(output()).stderr(output()).spawn().context("cannot start a server")?;
     let mut server = Server { child, port, _folder: folder };
     let begun = Instant::now();
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
@@ -101,7 +102,11 @@ pub fn nginx(tls: bool, sendfile: bool) -> anyhow::Result<Server> {
     }
     let listen = if tls {
         let (cert, key) = certificate(folder.path())?;
-        format!("listen 127.0.0.1:{port} ssl;\nssl_certificate {};\nssl_certificate_key {};", cert.display(), key.display())
+        format!(
+            "listen 127.0.0.1:{port} ssl;\nssl_certificate {};\nssl_certificate_key {};",
+            cert.display(),
+            key.display()
+        )
     } else {
         format!("listen 127.0.0.1:{port};")
     };
@@ -126,7 +131,7 @@ http {{
 
 /// Runs a client to its end; what it printed.
 pub fn client(name: &str, arguments: &[&str]) -> anyhow::Result<String> {
-    let interpreter = if name.ends_with(".js") { "node" } else { "python3" };
+    let interpreter = if name.rsplit('.').next() == Some("js") { "node" } else { "python3" };
     let output = Command::new(interpreter).arg(program(name)).args(arguments).stdin(Stdio::null()).output()?;
     if !output.status.success() {
         bail!("{name}: {}", String::from_utf8_lossy(&output.stderr));

@@ -43,7 +43,7 @@ fn programs_never_notice() -> anyhow::Result<()> {
     })
 }
 
-/// A sandbox that refuses io_uring costs one warning and nothing else.
+/// A sandbox that refuses `io_uring` costs one warning and nothing else.
 #[test]
 fn without_io_uring_all_goes_on() -> anyhow::Result<()> {
     need_root!();
@@ -106,7 +106,8 @@ fn what_is_not_wanted_is_not_captured() -> anyhow::Result<()> {
         client("client_urllib.py", &[&url, "python", "posts"])?;
         let finished = agent.stop()?;
         finished.check()?;
-        let objects = if finished.folder.path().join("objects").exists() { files(&finished.objects()?)? } else { Vec::new() };
+        let objects =
+            if finished.folder.path().join("objects").exists() { files(&finished.objects()?)? } else { Vec::new() };
         let count = |run| anyhow::Ok(captured(objects.clone(), run)?.values().map(Vec::len).sum::<usize>());
         let (found_curl, found_python) = (count("curl")?, count("python")?);
         let per_run = 18;

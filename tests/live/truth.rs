@@ -8,7 +8,7 @@ use serde_json::Value;
 use sha1::{Digest as _, Sha1};
 
 pub fn sha1(bytes: &[u8]) -> String {
-    Sha1::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha1::digest(bytes).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
 /// The captured transactions of a run, by request number.
@@ -59,7 +59,10 @@ pub fn compare(client: &str, captured: &Captured) -> anyhow::Result<usize> {
         let url = object["request"]["url"].as_str().context("a url")?;
         ensure!(url.ends_with(path), "{url} does not end with {path}");
         ensure!(sha1(&body(object, "request")?) == sent["sent"], "the request body of {sent} differs: {object:#}");
-        ensure!(sha1(&body(object, "response")?) == sent["received"], "the response body of {sent} differs: {object:#}");
+        ensure!(
+            sha1(&body(object, "response")?) == sent["received"],
+            "the response body of {sent} differs: {object:#}"
+        );
         ensure!(object.get("damage").is_none(), "{number} is damaged: {}", object["damage"]);
         count += 1;
     }
