@@ -185,6 +185,10 @@ impl Connection {
                 let totals = totals.map(|t| if layer == 0 { t.socket } else { t.tls });
                 streams.close(totals, at, &mut out[layer]);
             }
+            // We stop looking; the connection itself may go on.
+            if self.closed.is_none() {
+                out[layer].iter_mut().for_each(|exchange| exchange.closed_early = false);
+            }
         }
         out
     }

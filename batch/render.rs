@@ -195,7 +195,7 @@ impl Content {
     }
 
     fn body(&mut self, bytes: &[u8], size: u64, cut: Option<&str>) {
-        if size == 0 {
+        if size == 0 && cut.is_none() {
             return;
         }
         self.body = (!bytes.is_empty()).then(|| STANDARD.encode(bytes));

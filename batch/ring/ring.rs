@@ -6,10 +6,7 @@ use std::{
     io,
     os::fd::BorrowedFd,
     ptr::NonNull,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use arrow_array::RecordBatch;
@@ -52,8 +49,6 @@ struct Shared {
     pages: RingPages,
     /// Spans that were handed out, oldest first; the consumer position lies at the start of the first.
     spans: Mutex<VecDeque<Span>>,
-    /// Position of the first of `spans`.
-    first: AtomicU64,
 }
 
 impl Shared {
@@ -68,7 +63,6 @@ impl Shared {
             position = spans.pop_front().map(|span| span.end);
         }
         if let Some(position) = position {
-            self.first.store(position, Ordering::Relaxed);
             self.pages.release(position);
         }
     }
@@ -103,7 +97,7 @@ impl Ring {
     pub fn open(fd: BorrowedFd<'_>, size: u32) -> io::Result<Self> {
         let pages = RingPages::map(fd, size)?;
         let scanned = pages.consumer_position();
-        let shared = Shared { pages, spans: Mutex::new(VecDeque::new()), first: AtomicU64::new(scanned) };
+        let shared = Shared { pages, spans: Mutex::new(VecDeque::new()) };
         Ok(Self { shared: Arc::new(shared), scanned, stats: RingStats::default() })
     }
 
@@ -190,3 +184,6 @@ impl Ring {
         unsafe { Buffer::from_custom_allocation(NonNull::from(bytes).cast(), bytes.len(), Arc::new(lease)) }
     }
 }
+
+#[cfg(test)]
+mod tests;

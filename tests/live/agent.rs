@@ -64,6 +64,13 @@ impl Agent {
         Ok(String::from_utf8_lossy(&fs::read(self.folder.path().join(name))?).into_owned())
     }
 
+    /// Stops its threads until the value is dropped: the consumer of the rings sleeps while the programs write.
+    pub fn pause(&self) -> anyhow::Result<Paused> {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::STOP)?;
+        Ok(Paused(pid))
+    }
+
     /// Ends it with SIGTERM.
     pub fn stop(mut self) -> anyhow::Result<Finished> {
         let pid = Pid::from_child(&self.child);
@@ -81,6 +88,16 @@ impl Agent {
         let (stdout, stderr) = (self.read("stdout")?, self.read("stderr")?);
         let folder = std::mem::replace(&mut self.folder, tempfile::tempdir()?);
         Ok(Finished { status, stdout, stderr, took: begun.elapsed(), folder })
+    }
+}
+
+/// An agent that is stopped.
+pub struct Paused(Pid);
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        // It can only fail if the agent is gone, which the test notices.
+        let _ = kill_process(self.0, Signal::CONT);
     }
 }
 

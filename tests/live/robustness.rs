@@ -43,6 +43,43 @@ fn programs_never_notice() -> anyhow::Result<()> {
     })
 }
 
+/// A ring that is far too small: records are lost, and the ledger says how many; what is delivered is right or says
+/// that it is damaged, and no answer stands with another one's request.
+#[test]
+fn a_tiny_ring_loses_nothing_silently() -> anyhow::Result<()> {
+    need_root!();
+    let server = python_server(true)?;
+    let command = Command::new(env!("CARGO_BIN_EXE_ringtap"));
+    let agent = Agent::start_with(&config("egress", ""), &["--ring-size", "64kb"], command)?;
+    let url = format!("https://127.0.0.1:{}", server.port);
+    let pause = agent.pause()?;
+    let printed = client("load.py", &[&url, "tiny", "8", "100"])?;
+    ensure!(printed.trim() == "800", "{printed}");
+    drop(pause);
+    let rest = client("load.py", &[&url, "after", "4", "50"])?;
+    ensure!(rest.trim() == "200", "{rest}");
+    let finished = agent.stop()?;
+    finished.check()?;
+    ensure!(finished.stderr.contains("ring_full"), "nothing was lost: {}", finished.stderr);
+    let objects = files(&finished.objects()?)?;
+    let mut found = 0;
+    for run in ["tiny", "after"] {
+        for (number, objects) in captured(objects.clone(), run)? {
+            ensure!(objects.len() == 1, "{run} {number} was captured {} times", objects.len());
+            let object = &objects[0];
+            let answers = object["response"]["headers"]["X-Answers"].as_str();
+            ensure!(answers.is_none_or(|a| a == number.to_string()), "{run} {number} has the answer to {answers:?}");
+            let whole = object["response"]["body_size"] == 1000 && object["response"]["status"] == 200;
+            let unanswered = matches!(object["response"]["status"].as_u64(), Some(422 | 499));
+            let says = object.get("damage").is_some() || object["response"]["truncated"].is_string() || unanswered;
+            ensure!(whole || says, "{run} {number} is cut and does not say so: {object:#}");
+            found += 1;
+        }
+    }
+    ensure!(found > 200, "only {found} were captured");
+    Ok(())
+}
+
 /// A sandbox that refuses `io_uring` costs one warning and nothing else.
 #[test]
 fn without_io_uring_all_goes_on() -> anyhow::Result<()> {

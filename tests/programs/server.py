@@ -19,6 +19,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def head(self, status, length=None, **headers):
         self.send_response(status)
         self.send_header("Content-Type", "application/octet-stream")
+        self.send_header("X-Answers", self.headers.get("X-Number", ""))
         self.send_header("Set-Cookie", "a=1")
         self.send_header("Set-Cookie", "b=2")
         if length is not None:
