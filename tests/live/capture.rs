@@ -55,6 +55,7 @@ matrix! {
     curl_python_plain: "client_curl.py", python_server(false), false, true, None;
     curl_python_tls: "client_curl.py", python_server(true), true, true, None;
     curl_nginx_tls: "client_curl.py", nginx(true, true), true, false, None;
+    every_system_call: "client_calls.py", python_server(false), false, true, None;
     urllib_python_plain: "client_urllib.py", python_server(false), false, true, None;
     urllib_python_tls: "client_urllib.py", python_server(true), true, true, None;
     urllib_nginx_tls: "client_urllib.py", nginx(true, true), true, false, None;
