@@ -14,6 +14,7 @@ use ringtap::{
     config::{self, Config, Problem},
     probe::kernel::KernelError,
     run::{self, Options},
+    sink::SinkError,
 };
 use tracing_subscriber::{Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
     };
     result.unwrap_or_else(|error| {
         eprintln!("ringtap: {error:#}");
-        let cannot_start = error.is::<KernelError>() || error.is::<CannotStart>();
+        let cannot_start = error.is::<KernelError>() || error.is::<SinkError>() || error.is::<CannotStart>();
         if cannot_start { ExitCode::from(EXIT_CANNOT_START) } else { ExitCode::FAILURE }
     })
 }

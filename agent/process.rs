@@ -62,12 +62,16 @@ impl ProcessTable {
         known.insert(tgid, process);
     }
 
-    fn read(&self, tgid: u32) -> Option<Process> {
+    fn exe(tgid: u32) -> Option<String> {
         let exe = fs::read_link(format!("/proc/{tgid}/exe")).ok()?;
         let exe = exe.to_string_lossy();
-        let exe = exe.strip_suffix(" (deleted)").unwrap_or(&exe);
+        Some(exe.strip_suffix(" (deleted)").unwrap_or(&exe).to_owned())
+    }
+
+    fn read(&self, tgid: u32) -> Option<Process> {
+        let exe = Self::exe(tgid)?;
         let uid = fs::metadata(format!("/proc/{tgid}")).ok().map(|m| m.uid());
-        Some(self.named(tgid, exe.to_owned(), uid))
+        Some(self.named(tgid, exe, uid))
     }
 
     fn named(&self, tgid: u32, exe: String, uid: Option<u32>) -> Process {
@@ -83,13 +87,20 @@ impl ProcessTable {
 }
 
 impl Processes for ProcessTable {
+    /// What `/proc` says now; the table remembers those that are gone. An entry made by an exec event can be that of the
+    /// program before: the events of both ways of the kernel are not in step.
     fn get(&self, tgid: u32) -> Option<Arc<Process>> {
+        let exe = Self::exe(tgid);
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner).get(&tgid).cloned();
-        known.or_else(|| {
-            let process = Arc::new(self.read(tgid)?);
-            self.insert(tgid, process.clone());
-            Some(process)
-        })
+        match (exe, known) {
+            (None, known) => known,
+            (Some(exe), Some(known)) if known.exe == exe => Some(known),
+            (Some(_), _) => {
+                let process = Arc::new(self.read(tgid)?);
+                self.insert(tgid, process.clone());
+                Some(process)
+            }
+        }
     }
 }
 

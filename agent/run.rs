@@ -65,6 +65,9 @@ pub struct Options {
 /// The capture or a store cannot be set up.
 pub fn run(config: Config, options: &Options) -> anyhow::Result<(String, bool)> {
     let ledger = Arc::new(Ledger::default());
+    let settings = Settings { wanted: config.wanted, shards: shards_of(options), ring_bytes: options.ring_bytes };
+    // First: without the privilege nothing else matters.
+    let kernel = Kernel::load(settings)?;
     let (console, console_thread) = Console::start().context("cannot start the writer of standard output")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -76,7 +79,7 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<(String, bool)> 
         Delivery::start(&config, &console, &ledger)?
     };
     let signals = runtime.block_on(async { Signals::listen() }).context("cannot listen for signals")?;
-    let Running { capture, prober, stop, ended } = start_capture(config, options, &ledger, &delivery, console)?;
+    let Running { capture, prober, stop, ended } = start_capture(kernel, config, options, &ledger, &delivery, console)?;
     tracing::info!("capturing; stop with Ctrl-C");
     runtime.block_on(async {
         tokio::select! {
@@ -86,6 +89,14 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<(String, bool)> 
         }
     });
     let stopped = Instant::now();
+    // Who asks twice does not want to wait.
+    runtime.spawn(async {
+        if let Ok(again) = Signals::listen() {
+            again.wait().await;
+            tracing::error!("stopped at once; what was on its way is lost uncounted");
+            std::process::exit(1);
+        }
+    });
     stop.probes.store(true, Ordering::Relaxed);
     join(prober, "the prober").and_then(|result| result.context("the prober failed"))?;
     stop.capture.store(true, Ordering::Relaxed);
@@ -93,7 +104,9 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<(String, bool)> 
     let left = SHUTDOWN.saturating_sub(stopped.elapsed() + RESERVE);
     runtime.block_on(delivery.drain(left));
     drop(runtime);
-    console_thread.join();
+    if !console_thread.join(RESERVE) {
+        tracing::warn!("standard output is not read; lines that wait are lost");
+    }
     Ok((ledger.table(&counters), ledger.balance(&counters).is_ok()))
 }
 
@@ -127,18 +140,13 @@ impl Drop for TellsEnd {
 }
 
 fn start_capture(
+    mut kernel: Kernel,
     config: Config,
     options: &Options,
     ledger: &Arc<Ledger>,
     delivery: &Delivery,
     console: Console,
 ) -> anyhow::Result<Running> {
-    let shards = match options.shards {
-        0 => default_shards(),
-        n => n,
-    };
-    let settings = Settings { wanted: config.wanted, shards, ring_bytes: options.ring_bytes };
-    let mut kernel = Kernel::load(settings)?;
     let (fds, wake) = kernel.ring_fds()?;
     let wake = WakeFlags::map(std::os::fd::AsFd::as_fd(&wake), fds.len()).map_err(KernelError::Io)?;
     let (reader, refused) = Reader::open(fds, options.ring_bytes, Some(wake)).map_err(KernelError::Io)?;
@@ -177,6 +185,10 @@ fn start_capture(
         capture.run(&no_more_records)
     })?;
     Ok(Running { capture, prober, stop, ended })
+}
+
+fn shards_of(options: &Options) -> u32 {
+    if options.shards > 0 { options.shards } else { default_shards() }
 }
 
 fn default_shards() -> u32 {

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use ringtap_exchange::{Connection as Streams, Direction, Exchange, Limits, Protocol, Role};
-use ringtap_ring::abi::{Endpoints, Totals, wanted};
+use ringtap_ring::abi::{Endpoints, Totals, exclude, wanted};
 
 use crate::process::Process;
 
@@ -131,12 +131,13 @@ impl Connection {
     /// Whether the configuration wants it; the kernel has decided this already where it knew enough.
     pub(crate) fn is_wanted(&self, bits: u32) -> bool {
         let excluded = self.process.as_ref().map_or(0, |process| process.excluded);
+        let tls = if self.layers[1].is_some() { exclude::TLS } else { 0 };
         let direction = match self.direction() {
             "ingress" => wanted::INGRESS,
             "egress-internal" => wanted::EGRESS_INTERNAL,
             _ => wanted::EGRESS_EXTERNAL,
         };
-        excluded == 0 && bits & direction != 0
+        excluded & (exclude::DATA | exclude::HTTP | tls) == 0 && bits & direction != 0
     }
 
     /// Name of the other end: the requested host where we are the client, else its address.
@@ -184,10 +185,6 @@ impl Connection {
             if let Some(streams) = streams {
                 let totals = totals.map(|t| if layer == 0 { t.socket } else { t.tls });
                 streams.close(totals, at, &mut out[layer]);
-            }
-            // We stop looking; the connection itself may go on.
-            if self.closed.is_none() {
-                out[layer].iter_mut().for_each(|exchange| exchange.closed_early = false);
             }
         }
         out

@@ -79,6 +79,9 @@ enum Builder {
     Time(TimestampNanosecondBuilder),
 }
 
+/// Rows that a batch has room for from the start: most are small, and all wait in queues that count their bytes.
+const ROWS: usize = 4;
+
 /// Makes a batch of events of one type.
 #[derive(Debug)]
 pub struct EventsBuilder {
@@ -92,11 +95,13 @@ impl EventsBuilder {
     #[must_use]
     pub fn new(schema: &'static EventSchema) -> Self {
         let builder = |(_, column): &(_, Column)| match column {
-            Column::Text => Builder::Text(StringBuilder::new()),
-            Column::Int => Builder::Int(Int64Builder::new()),
-            Column::Bool => Builder::Bool(BooleanBuilder::new()),
-            Column::Texts => Builder::Texts(ListBuilder::new(StringBuilder::new())),
-            Column::Time => Builder::Time(TimestampNanosecondBuilder::new().with_timezone("UTC")),
+            Column::Text => Builder::Text(StringBuilder::with_capacity(ROWS, ROWS * 16)),
+            Column::Int => Builder::Int(Int64Builder::with_capacity(ROWS)),
+            Column::Bool => Builder::Bool(BooleanBuilder::with_capacity(ROWS)),
+            Column::Texts => {
+                Builder::Texts(ListBuilder::with_capacity(StringBuilder::with_capacity(ROWS, ROWS * 16), ROWS))
+            }
+            Column::Time => Builder::Time(TimestampNanosecondBuilder::with_capacity(ROWS).with_timezone("UTC")),
         };
         Self { schema, columns: schema.columns.iter().map(builder).collect(), rows: 0 }
     }

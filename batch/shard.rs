@@ -277,6 +277,13 @@ impl Shard {
 
     fn push_all(&mut self, conn: u64, layer: usize, exchanges: &mut Vec<Exchange>) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
+        if exchanges.is_empty() {
+            return;
+        }
+        if connection.process.is_none() {
+            // Its exec may have been told meanwhile.
+            connection.process = self.context.processes.get(connection.tgid);
+        }
         let ledger = &self.context.ledger;
         for exchange in exchanges.drain(..) {
             ledger.exchanges_seen.add(1);

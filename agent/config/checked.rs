@@ -9,6 +9,7 @@ use ringtap_batch::{
     rules::{Expression, Rules},
 };
 use serde::de::DeserializeOwned;
+use tonic::codegen::http::Uri;
 
 use super::{
     document::{Document, Problem},
@@ -331,12 +332,18 @@ impl Checker<'_> {
                 "certificates are always checked in this version; remove the key, or set it to false",
             );
         }
+        let endpoint = from_environment(endpoint.unwrap_or(default));
+        let url = if endpoint.contains("://") { endpoint.clone() } else { format!("http://{endpoint}") };
+        if !url.parse::<Uri>().is_ok_and(|uri| uri.host().is_some_and(|host| !host.is_empty())) {
+            let key = if path.contains("object") { "otel_endpoint" } else { "endpoint" };
+            self.refuse(&format!("{path}.{key}"), format!("found `{endpoint}`; expected host and port, or a URL"));
+        }
         let values = headers
             .iter()
             .filter_map(|(name, source)| Some((name.clone(), self.value(&format!("{path}.headers.{name}"), source)?)));
         Otel {
             headers: values.collect(),
-            endpoint: from_environment(endpoint.unwrap_or(default)),
+            endpoint,
             protocol,
             service_name: service_name.unwrap_or("qtap").to_owned(),
             environment: environment.unwrap_or("production").to_owned(),
@@ -432,10 +439,18 @@ impl Checker<'_> {
             self.refuse("tap.http.stack", format!("found `{name}`; the stacks are: {}", known.join(", ")));
             return plugins;
         };
-        for (i, plugin) in stack.plugins.iter().enumerate() {
-            self.plugin(&format!("stacks.{name}.plugins[{i}]"), plugin, rules, &mut plugins);
+        self.stack(name, stack, rules, &mut plugins);
+        // The others are only checked.
+        for (other, stack) in written.stacks.iter().filter(|(other, _)| *other != name) {
+            self.stack(other, stack, rules, &mut Plugins::default());
         }
         plugins
+    }
+
+    fn stack(&mut self, name: &str, stack: &written::Stack, rules: &Rules, plugins: &mut Plugins) {
+        for (i, plugin) in stack.plugins.iter().enumerate() {
+            self.plugin(&format!("stacks.{name}.plugins[{i}]"), plugin, rules, plugins);
+        }
     }
 
     fn plugin(&mut self, path: &str, plugin: &written::Plugin, rules: &Rules, plugins: &mut Plugins) {

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fmt};
 
-use saphyr_parser::{Event, Parser, ScalarStyle, Span};
+use saphyr_parser::{Event, Parser, Span};
 use serde::de::DeserializeOwned;
 
 use super::written::Written;
@@ -242,9 +242,8 @@ fn lines(text: &str) -> HashMap<String, usize> {
             Event::MappingEnd | Event::SequenceEnd => {
                 open.pop();
             }
-            Event::Scalar(text, style, ..) => match open.last_mut() {
+            Event::Scalar(text, ..) => match open.last_mut() {
                 Some(Open::Map { path, key: key @ None }) => {
-                    debug_assert!(style != ScalarStyle::Literal, "block texts are no keys in our files");
                     let at = if path.is_empty() { text.to_string() } else { format!("{path}.{text}") };
                     note(&at, span);
                     *key = Some(text.into_owned());

@@ -102,6 +102,25 @@ fn stores_say_what_they_lack() {
     );
 }
 
+/// Spellings that other parsers of the same files take.
+#[test]
+fn other_spellings_are_taken() {
+    let text = format!("version: \"2\"\ntap:\n  ignore_loopback: yes\n  http: {{stack: s}}\n{STACK}");
+    let (config, _) = read("qtap.yaml", &text).expect("accepted");
+    assert_eq!(config.wanted & ringtap_batch::ring::abi::wanted::LOOPBACK, 0);
+    assert!(read("qtap.yaml", "? |\n  direction\n: 1\n").is_ok());
+}
+
+#[test]
+fn endpoints_and_unused_stacks_are_checked() {
+    let message = refused("services:\n  event_stores:\n    - type: otel\n      endpoint: 'not a host:xx'\n");
+    assert!(message.starts_with("qtap.yaml:4: services.event_stores[0].endpoint: found `not a host:xx`"), "{message}");
+    let text = format!(
+        "tap: {{http: {{stack: s}}}}\n{STACK}  unused:\n    plugins:\n      - type: http_capture\n        config: {{level: ful}}\n"
+    );
+    assert!(refused(&text).starts_with("qtap.yaml:8: stacks.unused.plugins[0].config.level: "), "{}", refused(&text));
+}
+
 #[test]
 fn filters_match_by_strategy() {
     let text = format!(

@@ -4,12 +4,26 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+/// A truth value in any of the spellings of YAML 1.1, which existing files use.
+fn truth<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    let value = serde_yaml::Value::deserialize(deserializer)?;
+    match &value {
+        serde_yaml::Value::Bool(truth) => Ok(*truth),
+        serde_yaml::Value::String(text) => match text.to_ascii_lowercase().as_str() {
+            "yes" | "on" | "y" | "true" => Ok(true),
+            "no" | "off" | "n" | "false" => Ok(false),
+            _ => Err(serde::de::Error::custom(format!("found `{text}`, expected a boolean: `true` or `false`"))),
+        },
+        _ => Err(serde::de::Error::custom("expected a boolean: `true` or `false`")),
+    }
+}
+
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Written {
     /// Format version; every version so far reads alike.
-    pub version: Option<u32>,
+    pub version: serde_yaml::Value,
     /// Where events and objects go.
     pub services: Services,
     /// Macros of rules.
@@ -61,8 +75,10 @@ pub enum ValueSourceKind {
 #[serde(default)]
 pub struct Tls {
     /// Whether it is used.
+    #[serde(default, deserialize_with = "truth")]
     pub enabled: bool,
     /// Whether the collector's certificate goes unchecked.
+    #[serde(default, deserialize_with = "truth")]
     pub insecure_skip_verify: bool,
 }
 
@@ -148,7 +164,7 @@ pub struct ObjectStore {
     /// `s3`, `disk`: template of the url in events.
     pub access_url: Option<String>,
     /// `s3`: plain HTTP.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "truth")]
     pub insecure: bool,
     /// `s3`.
     pub access_key: Option<ValueSource>,
@@ -202,6 +218,7 @@ pub struct StoreRef {
     /// Its `id`.
     pub id: Option<String>,
     /// Nothing goes there.
+    #[serde(default, deserialize_with = "truth")]
     pub disabled: bool,
 }
 
@@ -382,8 +399,10 @@ pub struct Tap {
     /// Which connections.
     pub direction: Direction,
     /// Leave connections to loopback addresses alone.
+    #[serde(default, deserialize_with = "truth")]
     pub ignore_loopback: bool,
     /// Report connections of name look-ups; those are not captured yet.
+    #[serde(default, deserialize_with = "truth")]
     pub audit_include_dns: bool,
     /// Stack for HTTP.
     pub http: StackRef,

@@ -1,9 +1,9 @@
 //! Keeps probes where programs are: looks at each executable and library once, when a process first maps it.
 
 use std::{
-    collections::HashMap,
+    collections::HashSet,
     fs, io,
-    os::unix::fs::MetadataExt as _,
+    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -43,7 +43,9 @@ pub struct Prober {
     control: Reader,
     maps: ProcessMaps,
     processes: Arc<ProcessTable>,
-    seen: HashMap<FileId, PathBuf>,
+    seen: HashSet<FileId>,
+    /// Why the last probe that could not be attached could not.
+    refused: Option<String>,
     links: Vec<UProbeLink>,
     rescanned: Instant,
 }
@@ -57,14 +59,26 @@ impl Prober {
     pub fn start(mut kernel: Kernel, processes: Arc<ProcessTable>) -> Result<Self, KernelError> {
         let (control, _) = Reader::open(vec![kernel.control_fd()?], CONTROL_BYTES, None)?;
         let maps = kernel.take_process_maps()?;
-        let (seen, links) = (HashMap::new(), Vec::new());
-        let mut prober = Self { kernel, control, maps, processes, seen, links, rescanned: Instant::now() };
+        let (seen, links, refused) = (HashSet::new(), Vec::new(), None);
+        let mut prober = Self { kernel, control, maps, processes, seen, refused, links, rescanned: Instant::now() };
         prober.kernel.start()?;
         for lost in &prober.kernel.missing {
             tracing::warn!("this kernel lacks {lost}");
         }
         prober.scan_folders();
         prober.scan_processes();
+        match prober.refused.take() {
+            Some(reason) if prober.links.is_empty() && is_refusal(&reason) => {
+                return Err(KernelError::NotAllowed(reason));
+            }
+            _ => {}
+        }
+        if fs::read_link("/proc/1/exe").is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
+            tracing::warn!(
+                "not allowed to look at other users' processes (CAP_SYS_PTRACE): they stay without a name, and TLS \
+                 libraries outside of the standard folders without probes"
+            );
+        }
         Ok(prober)
     }
 
@@ -148,23 +162,34 @@ impl Prober {
         }
     }
 
-    /// Puts probes into a file, once. False: it could not be looked at.
+    /// Puts probes into a file, once. False: it could not be looked at, and is to be tried again.
+    ///
+    /// The file is held open meanwhile: a process that ends does not take it away.
     fn look_at(&mut self, path: &Path) -> bool {
-        let Ok(metadata) = fs::metadata(path) else { return false };
+        let Ok(file) = fs::File::open(path) else { return false };
+        let Ok(metadata) = file.metadata() else { return false };
         let id = (metadata.dev(), metadata.ino());
-        if !metadata.is_file() || self.seen.contains_key(&id) {
+        if !metadata.is_file() || self.seen.contains(&id) {
             return true;
         }
-        self.seen.insert(id, path.to_owned());
-        match tls::points(path) {
-            Ok(Some(points)) => self.attach(path, &points),
-            Ok(None) => {}
-            Err(reason) => tracing::debug!(path = %path.display(), reason, "not looked into"),
+        let held = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        let shown = fs::read_link(&held).unwrap_or_else(|_| path.to_owned());
+        let done = match tls::points(&held) {
+            Ok(Some(points)) => self.attach(&held, &shown, &points),
+            Ok(None) => true,
+            Err(reason) => {
+                tracing::debug!(path = %shown.display(), reason, "not looked into");
+                true
+            }
+        };
+        if done {
+            self.seen.insert(id);
         }
-        true
+        done
     }
 
-    fn attach(&mut self, path: &Path, points: &tls::Points) {
+    /// False: nothing could be attached.
+    fn attach(&mut self, held: &Path, shown: &Path, points: &tls::Points) -> bool {
         let before = self.links.len();
         let mut refused = None;
         for point in &points.points {
@@ -172,17 +197,21 @@ impl Prober {
             if refused == Some(point.offset) {
                 continue;
             }
-            match self.kernel.attach_probe(point.program, path, point.offset) {
+            match self.kernel.attach_probe(point.program, held, point.offset) {
                 Ok(link) => self.links.push(link),
                 Err(reason) => {
+                    tracing::warn!(path = %shown.display(), program = point.program, reason, "cannot attach a probe");
                     refused = Some(point.offset);
-                    tracing::warn!(path = %path.display(), program = point.program, reason, "cannot attach a probe");
+                    self.refused = Some(reason);
                 }
             }
         }
-        let functions: Vec<&str> = points.functions.iter().map(|(name, _)| *name).collect();
-        let shown = fs::read_link(path).unwrap_or_else(|_| path.to_owned());
-        tracing::info!(path = %shown.display(), ?functions, probes = self.links.len() - before, "probes attached");
+        let probes = self.links.len() - before;
+        if probes > 0 {
+            let functions: Vec<&str> = points.functions.iter().map(|(name, _)| *name).collect();
+            tracing::info!(path = %shown.display(), ?functions, probes, "probes attached");
+        }
+        probes > 0
     }
 
     /// Closes all links side by side.
@@ -201,6 +230,10 @@ impl Prober {
             drop(kernel);
         });
     }
+}
+
+fn is_refusal(reason: &str) -> bool {
+    reason.contains("Permission denied") || reason.contains("Operation not permitted")
 }
 
 /// Files that a process has mapped for execution, by a path that is valid here.

@@ -2,8 +2,9 @@
 
 use std::{
     io::{self, Write as _},
-    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     thread::JoinHandle,
+    time::Duration,
 };
 
 use super::SinkError;
@@ -16,7 +17,7 @@ const LINES_MAX: usize = 65_536;
 pub struct Console(SyncSender<String>);
 
 /// The writer's end, for the shutdown.
-pub struct ConsoleThread(JoinHandle<()>);
+pub struct ConsoleThread(JoinHandle<()>, Receiver<()>);
 
 impl Console {
     /// Starts the writer.
@@ -26,8 +27,13 @@ impl Console {
     /// No thread can be had.
     pub fn start() -> io::Result<(Self, ConsoleThread)> {
         let (sender, lines) = sync_channel(LINES_MAX);
-        let thread = std::thread::Builder::new().name("console".into()).spawn(move || write(&lines))?;
-        Ok((Self(sender), ConsoleThread(thread)))
+        let (done, ended) = sync_channel(1);
+        let thread = std::thread::Builder::new().name("console".into()).spawn(move || {
+            write(&lines);
+            // Nobody may be waiting yet.
+            let _ = done.try_send(());
+        })?;
+        Ok((Self(sender), ConsoleThread(thread, ended)))
     }
 
     /// Hands over a line.
@@ -41,10 +47,14 @@ impl Console {
 }
 
 impl ConsoleThread {
-    /// Waits until all lines are written; every [`Console`] must be dropped before.
-    pub fn join(self) {
-        // A panic of the writer has already been reported by the panic hook.
-        let _ = self.0.join();
+    /// Waits until all lines are written; every [`Console`] must be dropped before. False: a reader that does not read
+    /// holds the rest up for longer than `limit`.
+    pub fn join(self, limit: Duration) -> bool {
+        match self.1.recv_timeout(limit) {
+            Err(RecvTimeoutError::Timeout) => false,
+            // A panic of the writer has already been reported by the panic hook.
+            _ => self.0.join().is_ok(),
+        }
     }
 }
 

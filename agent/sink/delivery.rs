@@ -1,6 +1,7 @@
 //! From the capture to the stores: bounded queues, retries, and the promise that an event never precedes its object.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -9,6 +10,7 @@ use std::{
 };
 
 use arrow_array::RecordBatch;
+use arrow_select::concat::concat_batches;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use ringtap_batch::{
@@ -224,27 +226,63 @@ async fn persist<T, F: Future<Output = Result<T, SinkError>>>(attempt: impl Fn()
 
 async fn deliver_events(store: Events, mut parcels: mpsc::UnboundedReceiver<Parcel>) {
     let mut failing = false;
-    while let Some(first) = parcels.recv().await {
-        let mut together = vec![first];
-        let mut rows = together[0].batch.num_rows();
+    let mut waiting = VecDeque::new();
+    loop {
+        if waiting.is_empty() {
+            match parcels.recv().await {
+                Some(parcel) => waiting.push_back(parcel),
+                None => return,
+            }
+        }
+        let mut rows: usize = waiting.iter().map(|parcel: &Parcel| parcel.batch.num_rows()).sum();
         while rows < EVENTS_AT_ONCE
             && let Ok(next) = parcels.try_recv()
         {
             rows += next.batch.num_rows();
-            together.push(next);
+            waiting.push_back(next);
         }
-        for parcel in &mut together {
-            let result = match &store {
-                Events::Stdout(console) => print_events(console, &parcel.batch),
-                Events::Otlp(otlp) => persist(|| otlp.events(&parcel.batch)).await,
-            };
-            let rows = parcel.unsettled;
-            match &result {
-                Ok(()) => parcel.settle(rows, 0),
-                Err(_) => parcel.settle(0, rows),
+        deliver_together(&store, &mut waiting, &mut failing).await;
+    }
+}
+
+/// Sends the parcels at the front that hold events of one type, in pieces of bounded size.
+async fn deliver_together(store: &Events, waiting: &mut VecDeque<Parcel>, failing: &mut bool) {
+    let Some(schema) = waiting.front().map(|parcel| parcel.batch.schema()) else { return };
+    let alike = waiting.iter().take_while(|parcel| parcel.batch.schema_ref() == &schema).count();
+    let mut together: Vec<Parcel> = waiting.drain(..alike).collect();
+    let joined = match concat_batches(&schema, together.iter().map(|parcel| &parcel.batch)) {
+        Ok(joined) => joined,
+        Err(error) => {
+            tracing::error!(%error, "events cannot be joined");
+            for parcel in &mut together {
+                parcel.settle(0, parcel.unsettled);
             }
-            report(&mut failing, result.err().as_ref(), "events");
+            return;
         }
+    };
+    let mut at = 0;
+    while at < joined.num_rows() {
+        let piece = joined.slice(at, EVENTS_AT_ONCE.min(joined.num_rows() - at));
+        at += piece.num_rows();
+        let result = match store {
+            Events::Stdout(console) => print_events(console, &piece),
+            Events::Otlp(otlp) => persist(|| otlp.events(&piece)).await,
+        };
+        settle(&mut together, piece.num_rows() as u64, result.is_ok());
+        report(failing, result.err().as_ref(), "events");
+    }
+}
+
+/// Settles the first rows of several parcels that are not settled yet.
+fn settle(parcels: &mut [Parcel], mut rows: u64, delivered: bool) {
+    for parcel in parcels {
+        let n = rows.min(parcel.unsettled);
+        if delivered {
+            parcel.settle(n, 0);
+        } else {
+            parcel.settle(0, n);
+        }
+        rows -= n;
     }
 }
 

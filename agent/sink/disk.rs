@@ -3,7 +3,8 @@
 //! tokio-uring writes where the kernel allows it; it needs a runtime of its own, which lives on its own thread.
 
 use std::{
-    io,
+    fs, io,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -40,7 +41,7 @@ impl DiskStore {
     ///
     /// The folder cannot be made.
     pub fn open(folder: PathBuf, access_url: String, uring: bool) -> Result<Self, SinkError> {
-        std::fs::create_dir_all(&folder).map_err(|error| SinkError::SetUp {
+        make_folder(&folder).map_err(|error| SinkError::SetUp {
             store: "disk store",
             reason: format!("{}: {error}", folder.display()),
         })?;
@@ -62,7 +63,7 @@ impl DiskStore {
         let path = self.path(digest);
         let folder = path.parent().unwrap_or(&self.folder);
         if !folder.is_dir() {
-            std::fs::create_dir_all(folder)?;
+            make_folder(folder)?;
         }
         let number = self.temporary.fetch_add(1, Ordering::Relaxed);
         let temporary = folder.join(format!(".{digest}.{}.{number}", std::process::id()));
@@ -91,15 +92,24 @@ impl DiskStore {
     }
 }
 
+/// Objects hold credentials and bodies of all users: nobody else may read them.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+const FILE_MODE: u32 = 0o600;
+
 fn gone() -> io::Error {
     io::Error::other("the writer has stopped")
 }
 
 fn write_plain(temporary: &Path, path: &Path, data: &[u8]) -> io::Result<()> {
-    let written = std::fs::write(temporary, data).and_then(|()| std::fs::rename(temporary, path));
+    let open = fs::OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(temporary);
+    let written =
+        open.and_then(|mut file| io::Write::write_all(&mut file, data)).and_then(|()| fs::rename(temporary, path));
     if written.is_err() {
         // The first error is the one to report; what was begun is of no use.
-        let _ = std::fs::remove_file(temporary);
+        let _ = fs::remove_file(temporary);
     }
     written
 }
@@ -117,7 +127,7 @@ async fn serve(mut writes: mpsc::Receiver<Write>) {
         tokio_uring::spawn(async move {
             let result = write_uring(&write.temporary, &write.path, write.data).await;
             if result.is_err() {
-                let _ = std::fs::remove_file(&write.temporary);
+                let _ = fs::remove_file(&write.temporary);
             }
             // Whoever waited may have given up.
             let _ = write.done.send(result);
@@ -129,7 +139,8 @@ async fn serve(mut writes: mpsc::Receiver<Write>) {
 }
 
 async fn write_uring(temporary: &Path, path: &Path, data: Bytes) -> io::Result<()> {
-    let file = tokio_uring::fs::File::create(temporary).await?;
+    let options = tokio_uring::fs::OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).clone();
+    let file = options.open(temporary).await?;
     // The buffer is the operation's until it completes; tokio-uring 0.5 takes `Vec<u8>`.
     let (written, _) = file.write_all_at(Vec::from(data), 0).await;
     let closed = file.close().await;
@@ -166,6 +177,8 @@ mod tests {
             let path = folder.path().join("objects/0a").join(digest);
             assert_eq!(url, format!("file://{}", path.display()));
             assert_eq!(std::fs::read(&path).expect("there"), b"Hello World");
+            let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).expect("there").permissions());
+            assert_eq!(mode & 0o777, 0o600);
             assert_eq!(std::fs::read_dir(path.parent().expect("a folder")).expect("readable").count(), 1);
         }
     }

@@ -225,7 +225,7 @@ impl Connection {
         self.emit(out);
     }
 
-    /// The connection ended after so many bytes (sent, received), where that is known.
+    /// No more will come: the connection ended after so many bytes (sent, received), or (`None`) nobody looks any more.
     pub fn close(&mut self, totals: Option<[u64; 2]>, time: u64, out: &mut Vec<Exchange>) {
         if let Some([sent, received]) = totals {
             for (direction, total) in [(Direction::Sent, sent), (Direction::Received, received)] {
@@ -233,7 +233,8 @@ impl Connection {
                 self.missing(direction, len, Cause::Unseen, time, out);
             }
         }
-        if let State::Body(Framing::UntilClose) = self.response.state
+        if totals.is_some()
+            && let State::Body(Framing::UntilClose) = self.response.state
             && let Some(pending) = self.pending.front_mut()
             && let Some(response) = &mut pending.exchange.response
         {
@@ -242,7 +243,7 @@ impl Connection {
         }
         for mut pending in self.pending.drain(..) {
             if !pending.response_done {
-                pending.exchange.closed_early = true;
+                pending.exchange.closed_early = totals.is_some();
                 pending.exchange.times.end = time;
             }
             out.push(pending.exchange);
@@ -529,11 +530,20 @@ impl Connection {
             self.end_response(time, out);
         }
         if tunnel {
-            // What follows is another protocol.
-            self.give_up_pending(time);
-            self.emit(out);
-            self.protocol = Protocol::Other;
+            // What follows is another protocol, and so is what was sent behind the request already.
+            self.end_tunnel(time, out);
         }
+    }
+
+    fn end_tunnel(&mut self, time: u64, out: &mut Vec<Exchange>) {
+        let behind = self.pending.iter().skip_while(|p| p.response_done).count();
+        self.give_up_pending(time);
+        let kept = self.pending.len() - behind;
+        for dropped in self.pending.drain(kept..) {
+            self.kept -= dropped.exchange.request.body.bytes.len();
+        }
+        self.emit(out);
+        self.protocol = Protocol::Other;
     }
 
     fn end_response(&mut self, time: u64, out: &mut Vec<Exchange>) {

@@ -34,8 +34,26 @@ impl Agent {
         Self::start_with(config, &[], Command::new(env!("CARGO_BIN_EXE_ringtap")))
     }
 
-    pub fn start_with(config: &str, arguments: &[&str], mut command: Command) -> anyhow::Result<Self> {
+    pub fn start_with(config: &str, arguments: &[&str], command: Command) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
+        let stdout = Stdio::from(File::create(folder.path().join("stdout"))?);
+        Self::spawn(config, arguments, command, folder, stdout)
+    }
+
+    /// With a standard output that is a pipe which nobody reads.
+    pub fn start_unread(config: &str) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        File::create(folder.path().join("stdout"))?;
+        Self::spawn(config, &[], Command::new(env!("CARGO_BIN_EXE_ringtap")), folder, Stdio::piped())
+    }
+
+    fn spawn(
+        config: &str,
+        arguments: &[&str],
+        mut command: Command,
+        folder: TempDir,
+        stdout: Stdio,
+    ) -> anyhow::Result<Self> {
         let path = folder.path().join("config.yaml");
         fs::write(&path, config.replace("FOLDER", &folder.path().display().to_string()))?;
         let child = command
@@ -45,7 +63,7 @@ impl Agent {
             .args(["--log-encoding", "console"])
             .args(arguments)
             .stdin(Stdio::null())
-            .stdout(File::create(folder.path().join("stdout"))?)
+            .stdout(stdout)
             .stderr(File::create(folder.path().join("stderr"))?)
             .spawn()
             .context("cannot start the agent")?;

@@ -154,6 +154,20 @@ fn what_is_not_wanted_is_not_captured() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A standard output that nobody reads holds nothing up: the agent stops in time.
+#[test]
+fn a_stalled_reader_does_not_keep_the_agent() -> anyhow::Result<()> {
+    need_root!();
+    let server = python_server(false)?;
+    let text = config("egress", "").replace("type: disk", "type: stdout").replace("      path: FOLDER/objects\n", "");
+    let agent = Agent::start_unread(&text)?;
+    client("client_urllib.py", &[&format!("http://127.0.0.1:{}", server.port), "unread", "posts"])?;
+    let finished = agent.stop()?;
+    finished.check()?;
+    ensure!(finished.stderr.contains("standard output is not read"), "{}", finished.stderr);
+    Ok(())
+}
+
 /// Without the privilege: one line that names it, and exit code 2.
 #[test]
 fn missing_privilege_is_one_clear_line() -> anyhow::Result<()> {
@@ -161,7 +175,6 @@ fn missing_privilege_is_one_clear_line() -> anyhow::Result<()> {
     let output = Command::new("setpriv")
         .args(["--reuid", "65534", "--clear-groups", "--bounding-set", "-all", "--inh-caps", "-all"])
         .arg(env!("CARGO_BIN_EXE_ringtap"))
-        .args(["run", "--data-dir", "/tmp/ringtap-unprivileged"])
         .output()?;
     let text = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.code() == Some(2), "{:?}: {text}", output.status);

@@ -46,7 +46,8 @@ impl Run {
     }
 
     fn close(&mut self) -> Vec<Exchange> {
-        self.connection.close(None, self.time + 1, &mut self.out);
+        let totals = [Direction::Sent, Direction::Received].map(|d| self.connection.next_offset(d));
+        self.connection.close(Some(totals), self.time + 1, &mut self.out);
         std::mem::take(&mut self.out)
     }
 }
@@ -280,6 +281,24 @@ fn tunnels_and_upgrades_end_http() {
         assert_eq!(run.out.len(), 1);
         assert!(run.connection.is_opaque());
     }
+}
+
+/// Bytes that were sent into a tunnel before its answer are no requests.
+#[test]
+fn what_is_sent_into_a_tunnel_is_no_request() {
+    let mut run = Run::client();
+    run.feed(&[Req(b"CONNECT a:1 HTTP/1.1\r\n\r\nGET /inside HTTP/1.1\r\n\r\n"), Res(b"HTTP/1.1 200 OK\r\n\r\n")]);
+    assert_eq!(lines(&run.close()), ["CONNECT a:1 -> 200 0 []"]);
+}
+
+/// When nobody looks any more, what was open is neither complete nor closed.
+#[test]
+fn the_end_of_looking_is_not_the_end_of_the_connection() {
+    let mut run = Run::client();
+    run.feed(&[Req(GET), Res(b"HTTP/1.1 200 OK\r\n\r\npart")]);
+    run.connection.close(None, 9, &mut run.out);
+    let response = run.out[0].response.as_ref().expect("seen");
+    assert!(!response.body.complete && !run.out[0].closed_early);
 }
 
 #[test]
