@@ -47,7 +47,7 @@ fn unsafe_code_stays_in_the_ring() {
     }
 }
 
-/// The samples of the documentation are the ones that tests read.
+/// What `./dev` can do stands in what it prints.
 #[test]
 fn every_dev_command_is_listed() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
