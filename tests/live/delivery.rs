@@ -201,14 +201,18 @@ fn option_one_over_http() -> anyhow::Result<()> {
     through_collector("http")
 }
 
-/// The guide's second option, with objects in a bucket: key = digest = SHA-1 of the bytes, rules choose the level.
-fn into_bucket(store: &Server, access: &str, secret: &str) -> anyhow::Result<()> {
-    let server = python_server(true)?;
-    let text = include_str!("../configs/option-2-otel-s3.yaml")
+/// The guide's second option, pointed at a bucket here.
+fn bucket_config(store: &Server) -> String {
+    include_str!("../configs/option-2-otel-s3.yaml")
         .replace("minio.internal:9000", &format!("127.0.0.1:{}", store.port))
         .replace("insecure: false", "insecure: true")
         .replace("ignore_loopback: true", "ignore_loopback: false")
-        .replace("protocol: grpc", "protocol: stdout");
+        .replace("protocol: grpc", "protocol: stdout")
+}
+
+/// The guide's second option, with objects in a bucket: key = digest = SHA-1 of the bytes, rules choose the level.
+fn into_bucket(store: &Server, access: &str, secret: &str) -> anyhow::Result<()> {
+    let (server, text) = (python_server(true)?, bucket_config(store));
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringtap"));
     command.env("S3_ACCESS_KEY", access).env("S3_SECRET_KEY", secret);
     let agent = Agent::start_with(&text, &[], command)?;
@@ -320,33 +324,37 @@ fn option_two_into_seaweedfs() -> anyhow::Result<()> {
     into_bucket(&store, "AKTEST", "s3cret")
 }
 
+fn rclone(program: &std::path::Path) -> anyhow::Result<Server> {
+    let (folder, port) = (tempfile::tempdir()?, free_port()?);
+    std::fs::create_dir(folder.path().join("qpoint"))?;
+    let mut command = Command::new(program);
+    command.args(["serve", "s3", "--auth-key", "AKTEST,s3cret", "--addr", &format!("127.0.0.1:{port}")]);
+    command.arg(folder.path());
+    serve(command, port, Some(folder))
+}
+
 #[test]
 fn option_two_into_rclone() -> anyhow::Result<()> {
     need_root!();
-    let rclone = need_tool!("rclone");
-    let (folder, port) = (tempfile::tempdir()?, free_port()?);
-    std::fs::create_dir(folder.path().join("qpoint"))?;
-    let mut command = Command::new(rclone);
-    command
-        .args(["serve", "s3", "--auth-key", "AKTEST,s3cret", "--addr", &format!("127.0.0.1:{port}")])
-        .arg(folder.path());
-    let store = serve(command, port, Some(folder))?;
-    into_bucket(&store, "AKTEST", "s3cret")
+    let program = need_tool!("rclone");
+    into_bucket(&rclone(&program)?, "AKTEST", "s3cret")
 }
 
 /// A bucket with another secret refuses all: nothing is stored, no event claims it, and the books still balance.
 #[test]
 fn a_refused_object_is_counted_and_has_no_event() -> anyhow::Result<()> {
     need_root!();
-    let rclone = need_tool!("rclone");
-    let (folder, port) = (tempfile::tempdir()?, free_port()?);
-    std::fs::create_dir(folder.path().join("qpoint"))?;
-    let mut command = Command::new(rclone);
-    command
-        .args(["serve", "s3", "--auth-key", "AKTEST,s3cret", "--addr", &format!("127.0.0.1:{port}")])
-        .arg(folder.path());
-    let store = serve(command, port, Some(folder))?;
-    let error = into_bucket(&store, "AKTEST", "wrong").expect_err("the secret is wrong").to_string();
-    ensure!(error.contains("template") || error.contains("(0, 0)"), "{error}");
+    let program = need_tool!("rclone");
+    let server = python_server(false)?;
+    let store = rclone(&program)?;
+    let text = bucket_config(&store);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringtap"));
+    command.env("S3_ACCESS_KEY", "AKTEST").env("S3_SECRET_KEY", "wrong");
+    let agent = Agent::start_with(&text, &[], command)?;
+    client("client_urllib.py", &[&format!("http://127.0.0.1:{}", server.port), "refused", "gets"])?;
+    let finished = agent.stop()?;
+    finished.check()?;
+    ensure!(!finished.stdout.contains("artifact_record"), "an event speaks of an object that is not there");
+    ensure!(finished.stderr.contains("objects are lost and counted"), "{}", finished.stderr);
     Ok(())
 }
