@@ -53,7 +53,6 @@ fn start(arguments: &RunArgs) -> anyhow::Result<ExitCode> {
         shards: arguments.shards,
         ring_bytes: arguments.ring_size,
         body_bytes: usize::try_from(arguments.http_buffer_size).context("the body limit is too large")?,
-        data_dir: arguments.data_dir.clone(),
     };
     let (table, balanced) = run::run(config, &options)?;
     std::io::stderr().write_all(table.as_bytes()).context("cannot print the ledger")?;

@@ -1,7 +1,6 @@
 //! The running agent: kernel, capture, stores, and the order in which they stop.
 
 use std::{
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -54,8 +53,6 @@ pub struct Options {
     pub ring_bytes: u32,
     /// Bytes of one body that are kept.
     pub body_bytes: usize,
-    /// Where the agent keeps what it writes.
-    pub data_dir: PathBuf,
 }
 
 /// Runs until a signal, and returns the ledger's table, and whether it balances.
@@ -89,25 +86,37 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<(String, bool)> 
         }
     });
     let stopped = Instant::now();
-    // Who asks twice does not want to wait.
-    runtime.spawn(async {
-        if let Ok(again) = Signals::listen() {
-            again.wait().await;
-            tracing::error!("stopped at once; what was on its way is lost uncounted");
-            std::process::exit(1);
-        }
-    });
-    stop.probes.store(true, Ordering::Relaxed);
-    join(prober, "the prober").and_then(|result| result.context("the prober failed"))?;
-    stop.capture.store(true, Ordering::Relaxed);
-    let counters = join(capture, "the capture")??;
+    runtime.spawn(stop_at_once());
+    let counters = end_capture(capture, prober, &stop)?;
     let left = SHUTDOWN.saturating_sub(stopped.elapsed() + RESERVE);
     runtime.block_on(delivery.drain(left));
-    drop(runtime);
+    // A disk that hangs must not keep us.
+    runtime.shutdown_timeout(RESERVE);
     if !console_thread.join(RESERVE) {
         tracing::warn!("standard output is not read; lines that wait are lost");
     }
     Ok((ledger.table(&counters), ledger.balance(&counters).is_ok()))
+}
+
+/// Who asks twice does not want to wait.
+async fn stop_at_once() {
+    if let Ok(again) = Signals::listen() {
+        again.wait().await;
+        tracing::error!("stopped at once; what was on its way is lost uncounted");
+        std::process::exit(1);
+    }
+}
+
+/// First no more probes, then, when the rings are empty, no more records.
+fn end_capture(
+    capture: JoinHandle<anyhow::Result<Counters>>,
+    prober: JoinHandle<std::io::Result<()>>,
+    stop: &Stop,
+) -> anyhow::Result<Counters> {
+    stop.probes.store(true, Ordering::Relaxed);
+    join(prober, "the prober").and_then(|result| result.context("the prober failed"))?;
+    stop.capture.store(true, Ordering::Relaxed);
+    join(capture, "the capture")?
 }
 
 fn join<T>(thread: JoinHandle<T>, name: &str) -> anyhow::Result<T> {
