@@ -44,6 +44,8 @@ pub struct Prober {
     maps: ProcessMaps,
     processes: Arc<ProcessTable>,
     seen: HashSet<FileId>,
+    /// Processes that could not be looked at in the last scan.
+    denied: usize,
     /// Why the last probe that could not be attached could not.
     refused: Option<String>,
     links: Vec<UProbeLink>,
@@ -60,7 +62,8 @@ impl Prober {
         let (control, _) = Reader::open(vec![kernel.control_fd()?], CONTROL_BYTES, None)?;
         let maps = kernel.take_process_maps()?;
         let (seen, links, refused) = (HashSet::new(), Vec::new(), None);
-        let mut prober = Self { kernel, control, maps, processes, seen, refused, links, rescanned: Instant::now() };
+        let mut prober =
+            Self { kernel, control, maps, processes, seen, denied: 0, refused, links, rescanned: Instant::now() };
         prober.kernel.start()?;
         for lost in &prober.kernel.missing {
             tracing::warn!("this kernel lacks {lost}");
@@ -73,10 +76,11 @@ impl Prober {
             }
             _ => {}
         }
-        if fs::read_link("/proc/1/exe").is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
+        if prober.denied > 0 {
             tracing::warn!(
-                "not allowed to look at other users' processes (CAP_SYS_PTRACE): they stay without a name, and TLS \
-                 libraries outside of the standard folders without probes"
+                "{} processes may not be looked at (CAP_SYS_PTRACE): they stay without a name, and what they bring of \
+                 TLS outside of the standard folders without probes",
+                prober.denied
             );
         }
         Ok(prober)
@@ -144,7 +148,7 @@ impl Prober {
     }
 
     fn scan_processes(&mut self) {
-        self.rescanned = Instant::now();
+        (self.rescanned, self.denied) = (Instant::now(), 0);
         let ids = fs::read_dir("/proc").into_iter().flatten().flatten();
         for tgid in ids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
             self.learn_existing(tgid);
@@ -156,9 +160,11 @@ impl Prober {
     }
 
     fn learn_existing(&mut self, tgid: u32) {
-        // Threads of the kernel have no executable.
-        if fs::read_link(format!("/proc/{tgid}/exe")).is_ok() {
-            self.learn(tgid, "");
+        match fs::read_link(format!("/proc/{tgid}/exe")) {
+            Ok(_) => self.learn(tgid, ""),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => self.denied += 1,
+            // Threads of the kernel have no executable.
+            Err(_) => {}
         }
     }
 
