@@ -2,6 +2,8 @@
 
 use crate::exchange::{Head, Headers};
 
+/// Header fields that nearly every head has room in; room for more is made only when it is needed.
+const FIELDS_USUAL: usize = 64;
 /// Header fields of one head at most.
 const FIELDS_MAX: usize = 1024;
 
@@ -102,11 +104,16 @@ pub(crate) struct ResponseHead {
 pub(crate) fn parse_request(bytes: &[u8]) -> Option<RequestHead> {
     let mut config = httparse::ParserConfig::default();
     config.allow_multiple_spaces_in_request_line_delimiters(true).ignore_invalid_headers_in_requests(true);
-    let mut fields = vec![httparse::EMPTY_HEADER; FIELDS_MAX];
-    let mut request = httparse::Request::new(&mut fields);
-    let done = config.parse_request(&mut request, bytes).ok()?.is_complete();
+    with_fields(|fields| {
+        let mut request = httparse::Request::new(fields);
+        let done = config.parse_request(&mut request, bytes)?.is_complete();
+        Ok(request_head(&request, bytes).filter(|_| done))
+    })
+}
+
+fn request_head(request: &httparse::Request<'_, '_>, bytes: &[u8]) -> Option<RequestHead> {
     let (method, target, version) = (request.method?, request.path?, request.version?);
-    done.then(|| RequestHead {
+    Some(RequestHead {
         method: method.to_owned(),
         target: target.to_owned(),
         head: Head {
@@ -126,11 +133,16 @@ pub(crate) fn parse_response(bytes: &[u8]) -> Option<ResponseHead> {
         .allow_obsolete_multiline_headers_in_responses(true)
         .allow_multiple_spaces_in_response_status_delimiters(true)
         .ignore_invalid_headers_in_responses(true);
-    let mut fields = vec![httparse::EMPTY_HEADER; FIELDS_MAX];
-    let mut response = httparse::Response::new(&mut fields);
-    let done = config.parse_response(&mut response, bytes).ok()?.is_complete();
+    with_fields(|fields| {
+        let mut response = httparse::Response::new(fields);
+        let done = config.parse_response(&mut response, bytes)?.is_complete();
+        Ok(response_head(&response, bytes).filter(|_| done))
+    })
+}
+
+fn response_head(response: &httparse::Response<'_, '_>, bytes: &[u8]) -> Option<ResponseHead> {
     let (status, version) = (response.code?, response.version?);
-    done.then(|| ResponseHead {
+    Some(ResponseHead {
         status,
         head: Head {
             bytes: bytes.len() as u64,
@@ -143,10 +155,17 @@ pub(crate) fn parse_response(bytes: &[u8]) -> Option<ResponseHead> {
 
 /// Trailer fields: lines up to the empty one.
 pub(crate) fn parse_trailers(bytes: &[u8]) -> Option<Headers> {
-    let mut fields = vec![httparse::EMPTY_HEADER; FIELDS_MAX];
-    match httparse::parse_headers(bytes, &mut fields) {
-        Ok(httparse::Status::Complete((_, fields))) => Some(headers(fields)),
-        _ => None,
+    with_fields(|fields| match httparse::parse_headers(bytes, fields)? {
+        httparse::Status::Complete((_, fields)) => Ok(Some(headers(fields))),
+        httparse::Status::Partial => Ok(None),
+    })
+}
+
+/// Parses with room for the usual number of fields, and again with all room if that was too little.
+fn with_fields<'b, T>(parse: impl Fn(&mut [httparse::Header<'b>]) -> Result<Option<T>, httparse::Error>) -> Option<T> {
+    match parse(&mut [httparse::EMPTY_HEADER; FIELDS_USUAL]) {
+        Err(httparse::Error::TooManyHeaders) => parse(&mut vec![httparse::EMPTY_HEADER; FIELDS_MAX]).ok()?,
+        parsed => parsed.ok()?,
     }
 }
 
@@ -199,6 +218,15 @@ mod tests {
             assert_eq!(head_end(head, split), Some(24), "searched from {split}");
         }
         assert_eq!(head_end(b"HTTP/1.1 200 OK\nA: b\n\nrest", 0), Some(22));
+    }
+
+    #[test]
+    fn heads_with_many_fields_are_parsed_up_to_the_limit() {
+        for (fields, parsed) in [(64, true), (65, true), (FIELDS_MAX, true), (FIELDS_MAX + 1, false)] {
+            let head = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(fields));
+            let found = parse_request(head.as_bytes()).map(|head| head.head.headers.iter().count());
+            assert_eq!(found, parsed.then_some(fields), "{fields} fields");
+        }
     }
 
     #[test]
