@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::config::checked::parse_size;
+
 /// Captures the HTTP transactions of this machine in clear text, out of the path.
 #[derive(Debug, Parser)]
 #[command(name = "ringtap", version, about, args_conflicts_with_subcommands = true)]
@@ -21,6 +23,10 @@ pub struct Cli {
 pub enum Command {
     /// Capture until Ctrl-C or SIGTERM.
     Run(RunArgs),
+    /// Record what the probes see into a file, for `replay`.
+    Record(RecordArgs),
+    /// Send a recording, or a pcap or pcapng file, through the rules and stores of a configuration.
+    Replay(ReplayArgs),
     /// Check a configuration and say what is wrong with it.
     Validate {
         /// File, or `-` for standard input.
@@ -31,19 +37,51 @@ pub enum Command {
 /// Flags of `run`.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
+    /// Flags of everything that captures or replays.
+    #[command(flatten)]
+    pub common: CommonArgs,
+    /// Bytes of one ring between kernel and agent, a power of two.
+    #[arg(long, env = "RINGTAP_RING_SIZE", value_name = "SIZE", default_value = "32mb", value_parser = ring_size)]
+    pub ring_size: u32,
+}
+
+/// Flags of `record`.
+#[derive(Debug, Clone, Args)]
+pub struct RecordArgs {
+    /// Flags of `run`; of the configuration only what is captured counts, not where it goes.
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// File to write; until it is complete it has `.partial` behind its name.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+}
+
+/// Flags of `replay`.
+#[derive(Debug, Clone, Args)]
+pub struct ReplayArgs {
+    /// Flags of everything that captures or replays.
+    #[command(flatten)]
+    pub common: CommonArgs,
+    /// Print a summary as one line of JSON on standard output, after everything else, in place of the ledger.
+    #[arg(long)]
+    pub json: bool,
+    /// The recording, pcap or pcapng file.
+    pub file: PathBuf,
+}
+
+/// Flags of everything that captures or replays.
+#[derive(Debug, Clone, Args)]
+pub struct CommonArgs {
     /// Configuration file; without one, transactions are printed and kept under the data directory.
     #[arg(long, env = "QPOINT_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Where the agent keeps what it writes.
     #[arg(long, env = "DATA_DIR", value_name = "FOLDER", default_value = "/var/lib/ringtap")]
     pub data_dir: PathBuf,
-    /// Bytes of one body that are kept; a longer one is cut, and says so.
-    #[arg(long, env = "HTTP_BUFFER_SIZE", value_name = "SIZE", default_value = "2mb", value_parser = size)]
-    pub http_buffer_size: u64,
-    /// Bytes of one ring between kernel and agent, a power of two.
-    #[arg(long, env = "RINGTAP_RING_SIZE", value_name = "SIZE", default_value = "32mb", value_parser = ring_size)]
-    pub ring_size: u32,
-    /// Number of rings, a power of two; 0: one for two processors.
+    /// Bytes of one body that are kept; a longer one is cut, and says so [default: 2mb].
+    #[arg(long, env = "HTTP_BUFFER_SIZE", value_name = "SIZE", value_parser = size)]
+    pub http_buffer_size: Option<u64>,
+    /// Shards, and so rings, that work side by side, a power of two; 0: one for two processors.
     #[arg(long, env = "RINGTAP_SHARDS", value_name = "N", default_value_t = 0, value_parser = shards)]
     pub shards: u32,
     /// How much is said on standard error.
@@ -78,15 +116,9 @@ pub enum LogEncoding {
     Json,
 }
 
-/// A number with an optional `kb`, `mb` or `gb`, each 1024 times the last.
 fn size(text: &str) -> Result<u64, String> {
-    let lower = text.trim().to_ascii_lowercase();
-    let (digits, shift) = [("gb", 30), ("mb", 20), ("kb", 10), ("b", 0)]
-        .into_iter()
-        .find_map(|(unit, shift)| Some((lower.strip_suffix(unit)?, shift)))
-        .unwrap_or((&lower, 0));
-    let number: u64 = digits.trim().parse().map_err(|_| format!("`{text}` is not a size such as 512kb or 2mb"))?;
-    number.checked_mul(1 << shift).filter(|n| *n <= 2 << 30).ok_or_else(|| format!("`{text}` is more than 2gb"))
+    let bytes = parse_size(text)?;
+    if bytes > 2 << 30 { Err(format!("`{text}` is more than 2gb")) } else { Ok(bytes as u64) }
 }
 
 fn ring_size(text: &str) -> Result<u32, String> {

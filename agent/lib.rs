@@ -10,7 +10,11 @@
 pub mod cli;
 pub mod config;
 pub mod lines;
+pub mod live;
+pub mod pipeline;
 pub mod probe;
 pub mod process;
+pub mod recording;
+pub mod replay;
 pub mod run;
 pub mod sink;

@@ -1,8 +1,9 @@
 //! The plugins `access_logs` and `debug`: transactions as lines on standard output.
 
 use ringtap_batch::{
-    capture::{Format, Level, RowFields},
+    capture::{Format, Level, RowFields, can_still_want},
     clock::rfc3339,
+    interest::Interest,
     render::render,
     transactions::{Transactions, port, text},
 };
@@ -17,7 +18,7 @@ impl AccessLog {
     /// The line of a row; `None` if it is not to be printed.
     #[must_use]
     pub fn line(&self, t: &Transactions<'_>, row: usize) -> Option<String> {
-        let fields = RowFields { transactions: t, row };
+        let fields = RowFields::new(t, row);
         let matching = self.rules.iter().find(|(expression, _)| expression.evaluate(&fields) == Ok(true));
         let mode = matching.map_or(self.mode, |(_, mode)| *mode);
         match (mode, self.format) {
@@ -27,6 +28,17 @@ impl AccessLog {
             (mode, LogFormat::Console) => Some(content(t, row, mode, Format::Text)),
             (mode, LogFormat::Json) => Some(content(t, row, mode, Format::Json)),
         }
+    }
+}
+
+impl Interest for AccessLog {
+    fn wants_bodies(&self) -> bool {
+        self.mode == Mode::Full || self.rules.iter().any(|(_, mode)| *mode == Mode::Full)
+    }
+
+    fn can_want_bodies(&self, row: &RowFields<'_>) -> bool {
+        let rules = self.rules.iter().map(|(expression, mode)| (expression, *mode == Mode::Full));
+        can_still_want(rules, self.mode == Mode::Full, row)
     }
 }
 

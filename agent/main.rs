@@ -10,12 +10,14 @@ use std::{
 use anyhow::Context as _;
 use clap::Parser as _;
 use ringtap::{
-    cli::{Cli, Command, LogEncoding, LogLevel, RunArgs},
+    cli::{Cli, Command, CommonArgs, LogEncoding, LogLevel, ReplayArgs, RunArgs},
     config::{self, Config, Problem},
     probe::kernel::KernelError,
-    run::{self, Options},
+    replay::{self, ReplayError},
+    run,
     sink::SinkError,
 };
+use ringtap_batch::budget::Budgets;
 use tracing_subscriber::{Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 #[global_allocator]
@@ -28,12 +30,17 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Some(Command::Validate { file }) => validate(&file),
-        Some(Command::Run(arguments)) => start(&arguments),
-        None => start(&cli.run),
+        Some(Command::Run(arguments)) => capture(&arguments, None),
+        Some(Command::Record(arguments)) => capture(&arguments.run, Some(&arguments.output)),
+        Some(Command::Replay(arguments)) => replay(&arguments),
+        None => capture(&cli.run, None),
     };
     result.unwrap_or_else(|error| {
         eprintln!("ringtap: {error:#}");
-        let cannot_start = error.is::<KernelError>() || error.is::<SinkError>() || error.is::<CannotStart>();
+        let cannot_start = error.is::<KernelError>()
+            || error.is::<SinkError>()
+            || error.is::<CannotStart>()
+            || error.is::<ReplayError>();
         if cannot_start { ExitCode::from(EXIT_CANNOT_START) } else { ExitCode::FAILURE }
     })
 }
@@ -43,23 +50,61 @@ fn main() -> ExitCode {
 #[error("the configuration is not valid")]
 struct CannotStart;
 
-fn start(arguments: &RunArgs) -> anyhow::Result<ExitCode> {
+/// Runs, or records into a file.
+fn capture(arguments: &RunArgs, record_to: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let (config, budgets) = set_up(&arguments.common)?;
+    let shards = shards_or(&arguments.common, run::default_shards);
+    let options = run::Options { shards, ring_bytes: arguments.ring_size, budgets };
+    let report = match record_to {
+        None => run::run(config, &options)?,
+        Some(file) => run::record(config, &options, file)?,
+    };
+    std::io::stderr().write_all(report.table.as_bytes()).context("cannot print the ledger")?;
+    warn_unless(report.balanced);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn replay(arguments: &ReplayArgs) -> anyhow::Result<ExitCode> {
+    let (config, budgets) = set_up(&arguments.common)?;
+    let file = arguments.file.clone();
+    // Nothing else runs beside a replay: it takes all processors.
+    let shards = shards_or(&arguments.common, || run::default_shards() * 2);
+    let options = replay::Options { file, shards, budgets, progress: true };
+    let (summary, fault) = replay::replay(config, &options)?;
+    if arguments.json {
+        println!("{}", serde_json::to_string(&summary).context("the summary cannot be written")?);
+    } else {
+        eprint!("{}", summary.table);
+    }
+    warn_unless(summary.balanced);
+    match fault {
+        None => Ok(ExitCode::SUCCESS),
+        Some(fault) => Err(anyhow::Error::new(fault).context("the replay has ended early")),
+    }
+}
+
+/// Log, configuration, budgets.
+fn set_up(arguments: &CommonArgs) -> anyhow::Result<(Config, Budgets)> {
     set_up_log(arguments);
     let config = match &arguments.config {
         None => config::embedded(&arguments.data_dir),
         Some(file) => read_config(file)?,
     };
-    let options = Options {
-        shards: arguments.shards,
-        ring_bytes: arguments.ring_size,
-        body_bytes: usize::try_from(arguments.http_buffer_size).context("the body limit is too large")?,
-    };
-    let (table, balanced) = run::run(config, &options)?;
-    std::io::stderr().write_all(table.as_bytes()).context("cannot print the ledger")?;
+    let mut budgets = config.budgets;
+    if let Some(body) = arguments.http_buffer_size {
+        budgets.body = usize::try_from(body).context("the body limit is too large")?;
+    }
+    Ok((config, budgets))
+}
+
+fn shards_or(arguments: &CommonArgs, default: fn() -> u32) -> u32 {
+    if arguments.shards > 0 { arguments.shards } else { default() }
+}
+
+fn warn_unless(balanced: bool) {
     if !balanced {
         tracing::error!("the ledger does not balance; this is a defect, please report it with the table above");
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn validate(file: &Path) -> anyhow::Result<ExitCode> {
@@ -113,7 +158,7 @@ fn print_all(kind: &str, problems: &[Problem]) {
     }
 }
 
-fn set_up_log(arguments: &RunArgs) {
+fn set_up_log(arguments: &CommonArgs) {
     let level = match arguments.log_level {
         LogLevel::Error => tracing::Level::ERROR,
         LogLevel::Warn => tracing::Level::WARN,

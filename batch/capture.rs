@@ -1,4 +1,7 @@
 //! How much of each transaction is kept: the level and format that `http_capture` and its rules give to a row.
+//!
+//! What can be decided before an exchange is complete is decided then ([`Capture::can_still_reach`]): a field that can
+//! still change has no value yet, and an answer that does not depend on such a field is final.
 
 use std::{
     borrow::Cow,
@@ -6,6 +9,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use arrow_array::Array as _;
 use ringtap_rules::{Expression, Fields, Value};
 
 use crate::transactions::{Transactions, port, text};
@@ -69,7 +73,37 @@ pub struct Decision {
     pub format: Format,
 }
 
+/// Whether the first rule that matches a row that is not complete can be one that wants it; `otherwise` if none does.
+pub fn can_still_want<'a>(
+    rules: impl IntoIterator<Item = (&'a Expression, bool)>,
+    otherwise: bool,
+    row: &RowFields<'_>,
+) -> bool {
+    for (expression, wants) in rules {
+        match expression.evaluate_early(row) {
+            Some(Ok(true)) => return wants,
+            None if wants => return true,
+            // It does not match, or wants nothing if it does; what comes behind it may.
+            _ => {}
+        }
+    }
+    otherwise
+}
+
 impl Capture {
+    /// Whether any row at all can come to `level`.
+    #[must_use]
+    pub fn can_reach(&self, level: Level) -> bool {
+        self.level >= level || self.rules.iter().any(|rule| rule.level >= level)
+    }
+
+    /// Whether a row that is not complete can still come to `level`.
+    #[must_use]
+    pub fn can_still_reach(&self, level: Level, row: &RowFields<'_>) -> bool {
+        let rules = self.rules.iter().map(|rule| (&rule.expression, rule.level >= level));
+        can_still_want(rules, self.level >= level, row)
+    }
+
     /// Decides for a row. A rule that cannot be evaluated does not match.
     #[must_use]
     pub fn decide(&self, row: &RowFields<'_>) -> Decision {
@@ -89,13 +123,37 @@ impl Capture {
     }
 }
 
+/// How much of an exchange a row stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// The request's head.
+    Request,
+    /// Also the response's head.
+    Response,
+    /// All of it.
+    Complete,
+}
+
 /// The fields of a row, by the names that rules use.
 #[derive(Debug, Clone, Copy)]
 pub struct RowFields<'a> {
-    /// The batch.
-    pub transactions: &'a Transactions<'a>,
-    /// The row.
-    pub row: usize,
+    transactions: &'a Transactions<'a>,
+    row: usize,
+    stage: Stage,
+}
+
+impl<'a> RowFields<'a> {
+    /// Those of a complete row.
+    #[must_use]
+    pub fn new(transactions: &'a Transactions<'a>, row: usize) -> Self {
+        Self { transactions, row, stage: Stage::Complete }
+    }
+
+    /// Those of a row that stands for part of an exchange.
+    #[must_use]
+    pub fn early(transactions: &'a Transactions<'a>, row: usize, stage: Stage) -> Self {
+        Self { transactions, row, stage }
+    }
 }
 
 /// Old spellings of the two prefixes.
@@ -109,6 +167,23 @@ const PREFIXES: [(&str, &str); 6] = [
 ];
 
 impl Fields for RowFields<'_> {
+    fn is_pending(&self, name: &str) -> bool {
+        if self.stage == Stage::Complete {
+            return false;
+        }
+        let (t, row) = (self.transactions, self.row);
+        match name.split_once('.') {
+            Some(("response" | "res", _)) => self.is_response_pending(name),
+            Some(("http", rest)) if rest.starts_with("res.") => self.is_response_pending(name),
+            // A field that the head lacks can come as a trailer.
+            Some(("request" | "req" | "http", _)) => {
+                name.contains(".headers.") && self.field(name).is_none() && is_chunked(t.request_headers, row)
+            }
+            // What is not known of the connection yet, or of the process, can become known.
+            _ => self.field(name).is_none(),
+        }
+    }
+
     fn field(&self, name: &str) -> Option<Value<'_>> {
         for (written, meant) in PREFIXES {
             if let Some(rest) = name.strip_prefix(written) {
@@ -138,7 +213,16 @@ impl Fields for RowFields<'_> {
     }
 }
 
+fn is_chunked(headers: &arrow_array::MapArray, row: usize) -> bool {
+    Transactions::header(headers, row, "transfer-encoding").is_some()
+}
+
 impl RowFields<'_> {
+    fn is_response_pending(&self, name: &str) -> bool {
+        let chunked = || is_chunked(self.transactions.response_headers, self.row);
+        self.stage == Stage::Request || (self.field(name).is_none() && chunked())
+    }
+
     fn request(&self, name: &str) -> Option<Value<'_>> {
         let (t, row) = (self.transactions, self.row);
         Some(Value::text(match name {
@@ -169,9 +253,7 @@ impl RowFields<'_> {
             "path" => text(t.process_exe, row).map(Value::text),
             "binary" => text(t.process_exe, row).map(|exe| Value::text(exe.rsplit('/').next().unwrap_or_default())),
             "user.name" => text(t.process_user, row).map(Value::text),
-            "user.id" => {
-                arrow_array::Array::is_valid(t.process_uid, row).then(|| Value::Int(t.process_uid.value(row).into()))
-            }
+            "user.id" => t.process_uid.is_valid(row).then(|| Value::Int(t.process_uid.value(row).into())),
             _ => None,
         }
     }

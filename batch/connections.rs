@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use ringtap_exchange::{Connection as Streams, Direction, Exchange, Limits, Protocol, Role};
-use ringtap_ring::abi::{Endpoints, Totals, exclude, wanted};
+use ringtap_ring::abi::{Endpoints, Stream, Totals, exclude, wanted};
 
 use crate::process::Process;
 
@@ -50,7 +50,9 @@ pub(crate) struct Connection {
     pub(crate) late: bool,
     pub(crate) socket: Socket,
     /// On the socket, and as plaintext at a TLS library.
-    pub(crate) layers: [Option<Streams>; 2],
+    pub(crate) layers: [Option<Box<Streams>>; 2],
+    /// Up to where the kernel was told to skip, by layer and direction.
+    pub(crate) skips: [[u64; 2]; 2],
     pub(crate) opened_ns: u64,
     pub(crate) last_ns: u64,
     pub(crate) closed: Option<(u64, Totals)>,
@@ -72,6 +74,7 @@ impl Connection {
             late: false,
             socket: Socket::Exact,
             layers: [None, None],
+            skips: [[0; 2]; 2],
             opened_ns: now_ns,
             last_ns: now_ns,
             closed: None,
@@ -92,14 +95,29 @@ impl Connection {
         self.ends = Some(ends);
     }
 
-    pub(crate) fn streams(&mut self, layer: usize, limits: Limits, late: bool) -> &mut Streams {
+    /// The streams of a layer, to be put back after use.
+    pub(crate) fn take_streams(&mut self, layer: usize, limits: Limits, late: bool) -> Box<Streams> {
         let role = self.role;
-        self.layers[layer].get_or_insert_with(|| Streams::new(limits, role, late))
+        self.layers[layer].take().unwrap_or_else(|| Box::new(Streams::new(limits, role, late)))
+    }
+
+    /// The name that an exchange gives to the other end.
+    pub(crate) fn note_host(&mut self, exchange: &Exchange) {
+        let host = exchange.request.head.headers.get("host").map(without_port);
+        if let Some(host) = host.filter(|host| !host.is_empty() && self.host.as_deref() != Some(*host)) {
+            self.host = Some(host.to_owned());
+        }
+    }
+
+    /// The streams of which the kernel was told to skip something.
+    pub(crate) fn skipped_streams(&self, conn: u64) -> impl Iterator<Item = Stream> {
+        let told = self.skips.as_flattened().iter().zip([(0, 0), (0, 1), (1, 0), (1, 1)]);
+        told.filter(|(until, _)| **until > 0).map(move |(_, (layer, direction))| Stream { conn, layer, direction })
     }
 
     /// The role as the kernel told it, else as the traffic shows it.
     pub(crate) fn role(&self) -> Option<Role> {
-        self.role.or_else(|| self.layers.iter().flatten().find_map(Streams::role))
+        self.role.or_else(|| self.layers.iter().flatten().find_map(|streams| streams.role()))
     }
 
     pub(crate) fn is_http(&self) -> bool {
@@ -162,7 +180,7 @@ impl Connection {
 
     /// All bytes up to the close are here, and no exchange waits for plaintext that may still lie in a library.
     fn has_all(&self, totals: Totals) -> bool {
-        let reached = |streams: &Option<Streams>, totals: [u64; 2]| {
+        let reached = |streams: &Option<Box<Streams>>, totals: [u64; 2]| {
             streams.as_ref().is_none_or(|s| {
                 s.is_opaque()
                     || (s.next_offset(Direction::Sent) >= totals[0] && s.next_offset(Direction::Received) >= totals[1])
@@ -174,7 +192,7 @@ impl Connection {
 
     /// Bytes of memory that open exchanges keep.
     pub(crate) fn kept_bytes(&self) -> usize {
-        self.layers.iter().flatten().map(Streams::kept_bytes).sum()
+        self.layers.iter().flatten().map(|streams| streams.kept_bytes()).sum()
     }
 
     /// Ends both layers; what was open comes out as it is.
@@ -198,6 +216,13 @@ impl Connection {
         self.report_ns = now_ns + REPORT_EVERY_NS;
         self.parts += 1;
         Some(self.parts - 1)
+    }
+}
+
+fn without_port(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
+        _ => authority,
     }
 }
 

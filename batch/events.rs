@@ -193,7 +193,7 @@ pub enum Present<'a> {
 /// Paths and values of a row, without what is null, and without the bytes of objects.
 pub fn row(batch: &RecordBatch, row: usize) -> impl Iterator<Item = (&str, Present<'_>)> {
     let columns = batch.schema_ref().fields().iter().zip(batch.columns());
-    let shown = move |(_, column): &(_, &ArrayRef)| column.is_valid(row) && column.data_type() != &DataType::Binary;
+    let shown = move |(_, column): &(_, &ArrayRef)| column.is_valid(row) && column.data_type() != &DataType::BinaryView;
     columns.filter(shown).map(move |(field, column)| {
         let value = match column.data_type() {
             DataType::Utf8 => Present::Text(column.as_string::<i32>().value(row)),

@@ -39,6 +39,11 @@ impl Count {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
+    /// Takes over a count that is kept elsewhere and only grows.
+    pub fn raise_to(&self, n: u64) {
+        self.0.fetch_max(n, Ordering::Relaxed);
+    }
+
     /// The value.
     #[must_use]
     pub fn get(&self) -> u64 {
@@ -51,8 +56,14 @@ ledger! {
     records_read,
     /// Payload bytes in them.
     bytes_read,
+    /// Payload bytes that were lent to the batches, not copied.
+    bytes_borrowed,
+    /// Payload bytes that were copied out of the rings.
+    bytes_copied,
     /// Records that do not have the form that the programs write.
     records_malformed,
+    /// Records cut short.
+    records_unreadable,
     /// Exchanges that ended.
     exchanges_seen,
     /// Exchanges handed to the plugins.
@@ -118,7 +129,7 @@ impl Ledger {
                 k.skipped_bytes,
             ],
         );
-        check("records", k.captured_records, &[self.records_read.get()]);
+        check("records", k.captured_records, &[self.records_read.get(), self.records_unreadable.get()]);
         check("bytes captured", k.captured_bytes, &[self.bytes_read.get()]);
         check("exchanges", self.exchanges_seen.get(), &[self.exchanges_delivered.get(), self.exchanges_filtered.get()]);
         let of = |counts: [&Count; 4]| counts.map(Count::get);

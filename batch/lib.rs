@@ -11,10 +11,12 @@
 //! - What is not delivered is counted in the [`ledger`], by cause.
 #![forbid(unsafe_code)]
 
+pub mod budget;
 pub mod capture;
 pub mod clock;
 pub mod events;
 pub mod ids;
+pub mod interest;
 pub mod ledger;
 pub mod objects;
 pub mod process;
@@ -24,6 +26,7 @@ pub mod transactions;
 pub mod usage;
 
 mod connections;
+mod row;
 mod token;
 
 pub use ringtap_ring as ring;

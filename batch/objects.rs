@@ -5,15 +5,16 @@
 //! | column | type | meaning |
 //! |---|---|---|
 //! | `content_type` | `Utf8` | of the bytes |
-//! | `data` | `Binary` | the bytes |
+//! | `data` | `BinaryView` | the bytes, one block an object |
 
 use std::{fmt::Write as _, sync::Arc};
 
 use arrow_array::{
-    ArrayRef, BinaryArray, BooleanArray, RecordBatch, StringArray,
-    builder::{BinaryBuilder, StringBuilder},
+    ArrayRef, BinaryViewArray, BooleanArray, RecordBatch, StringArray,
+    builder::{BinaryViewBuilder, StringBuilder},
     cast::AsArray,
 };
+use arrow_buffer::Buffer;
 use arrow_schema::{Field, Schema};
 use arrow_select::filter::filter_record_batch;
 use sha1::{Digest as _, Sha1};
@@ -66,16 +67,18 @@ pub fn digest(bytes: &[u8]) -> String {
 #[must_use]
 pub fn objects(t: &Transactions<'_>, capture: &Capture) -> Option<RecordBatch> {
     let mut events = EventsBuilder::new(&ARTIFACT_SCHEMA);
-    let (mut content_types, mut data) = (StringBuilder::new(), BinaryBuilder::new());
+    let (mut content_types, mut data) = (StringBuilder::new(), BinaryViewBuilder::new());
     for row in 0..t.rows() {
-        let decision = capture.decide(&RowFields { transactions: t, row });
+        let decision = capture.decide(&RowFields::new(t, row));
         if decision.level == Level::None {
             continue;
         }
         let (bytes, content_type) = render(t, row, decision.level, decision.format);
         events.push(&artifact_cells(t, row, digest(&bytes)));
         content_types.append_value(content_type);
-        data.append_value(&bytes);
+        let len = u32::try_from(bytes.len()).expect("bodies are limited far below 4 GiB");
+        let block = data.append_block(Buffer::from_vec(bytes));
+        data.try_append_view(block, 0, len).expect("the whole of its own block");
     }
     (events.rows() > 0).then(|| {
         let extra: [(&str, ArrayRef); 2] =
@@ -133,7 +136,7 @@ pub struct Objects<'a> {
     /// Content type.
     pub content_type: &'a StringArray,
     /// The bytes.
-    pub data: &'a BinaryArray,
+    pub data: &'a BinaryViewArray,
 }
 
 impl<'a> Objects<'a> {
@@ -145,7 +148,7 @@ impl<'a> Objects<'a> {
             digest: batch.column_by_name("digest")?.as_string_opt()?,
             artifact_type: batch.column_by_name("type")?.as_string_opt()?,
             content_type: batch.column_by_name("content_type")?.as_string_opt()?,
-            data: batch.column_by_name("data")?.as_binary_opt()?,
+            data: batch.column_by_name("data")?.as_binary_view_opt()?,
         })
     }
 
@@ -153,6 +156,25 @@ impl<'a> Objects<'a> {
     #[must_use]
     pub fn rows(&self) -> usize {
         self.batch.num_rows()
+    }
+
+    /// The bytes of an object, which live as long as the buffer.
+    ///
+    /// # Panics
+    ///
+    /// There is no such row.
+    #[must_use]
+    pub fn bytes(&self, row: usize) -> Buffer {
+        let bytes = self.data.value(row);
+        let inside = |block: &&Buffer| block.as_ptr_range().contains(&bytes.as_ptr());
+        match self.data.data_buffers().iter().find(inside) {
+            Some(block) => {
+                let at = bytes.as_ptr().addr() - block.as_ptr().addr();
+                block.slice_with_length(at, bytes.len())
+            }
+            // So short that they lie in the view.
+            None => Buffer::from(bytes),
+        }
     }
 
     /// The `artifact_record` events of the objects that a store took: those with a url.

@@ -1,9 +1,10 @@
 //! A transaction as JSON or as text.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{collections::BTreeMap, fmt::Write as _, io};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use serde_json::ser::Formatter;
 
 use crate::{
     capture::{Format, Level, tags},
@@ -61,7 +62,7 @@ struct Request<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     content_type: Option<&'a str>,
     #[serde(flatten)]
-    content: Content,
+    content: Content<'a>,
 }
 
 #[derive(Serialize)]
@@ -70,19 +71,19 @@ struct Response<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     content_type: Option<&'a str>,
     #[serde(flatten)]
-    content: Content,
+    content: Content<'a>,
 }
 
 /// Headers and body, as far as the level has them.
 #[derive(Serialize, Default)]
-struct Content {
+struct Content<'a> {
     #[serde(skip_serializing_if = "HeaderMap::is_empty")]
     headers: HeaderMap,
     /// All values of the names that occur more than once. Ours.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     header_values: BTreeMap<String, Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    body: Option<String>,
+    body: Option<Bytes<'a>>,
     /// Ours, like the two after it.
     #[serde(skip_serializing_if = "Option::is_none")]
     body_encoding: Option<&'static str>,
@@ -90,6 +91,31 @@ struct Content {
     body_size: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     truncated: Option<String>,
+}
+
+/// A body, which [`BytesAsBase64`] writes without a text between.
+struct Bytes<'a>(&'a [u8]);
+
+impl Serialize for Bytes<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0)
+    }
+}
+
+/// Compact JSON in which byte strings are base64.
+struct BytesAsBase64;
+
+impl Formatter for BytesAsBase64 {
+    fn write_byte_array<W: io::Write + ?Sized>(&mut self, writer: &mut W, bytes: &[u8]) -> io::Result<()> {
+        let mut block = [0u8; 8192];
+        writer.write_all(b"\"")?;
+        // Whole groups of three, so that padding stands at the end alone.
+        for part in bytes.chunks(6144) {
+            let n = STANDARD.encode_slice(part, &mut block).map_err(io::Error::other)?;
+            writer.write_all(&block[..n])?;
+        }
+        writer.write_all(b"\"")
+    }
 }
 
 #[derive(Serialize)]
@@ -105,7 +131,10 @@ struct Damage<'a> {
 pub fn render(t: &Transactions<'_>, row: usize, level: Level, format: Format) -> (Vec<u8>, &'static str) {
     match format {
         Format::Json => {
-            let bytes = serde_json::to_vec(&transaction(t, row, level)).expect("texts and numbers always serialize");
+            let bodies = t.request_body.value(row).len() + t.response_body.value(row).len();
+            let mut bytes = Vec::with_capacity(1024 + if level == Level::Full { bodies * 4 / 3 } else { 0 });
+            let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, BytesAsBase64);
+            transaction(t, row, level).serialize(&mut serializer).expect("texts and numbers always serialize");
             (bytes, "application/json")
         }
         Format::Text => (as_text(t, row, level).into_bytes(), "text/plain"),
@@ -152,7 +181,7 @@ fn transaction<'a>(t: &'a Transactions<'a>, row: usize, level: Level) -> Transac
     }
 }
 
-fn request_content(t: &Transactions<'_>, row: usize, level: Level) -> Content {
+fn request_content<'a>(t: &'a Transactions<'a>, row: usize, level: Level) -> Content<'a> {
     let mut content = Content::default();
     if level >= Level::Headers {
         content.headers(Transactions::headers(t.request_headers, row));
@@ -171,7 +200,7 @@ fn request_content(t: &Transactions<'_>, row: usize, level: Level) -> Content {
     content
 }
 
-fn response_content(t: &Transactions<'_>, row: usize, level: Level) -> Content {
+fn response_content<'a>(t: &'a Transactions<'a>, row: usize, level: Level) -> Content<'a> {
     let mut content = Content::default();
     if level >= Level::Headers {
         content.headers(Transactions::headers(t.response_headers, row));
@@ -183,8 +212,8 @@ fn response_content(t: &Transactions<'_>, row: usize, level: Level) -> Content {
     content
 }
 
-impl Content {
-    fn headers<'a>(&mut self, fields: impl Iterator<Item = (&'a str, &'a str)>) {
+impl<'a> Content<'a> {
+    fn headers<'b>(&mut self, fields: impl Iterator<Item = (&'b str, &'b str)>) {
         let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (name, value) in fields {
             all.entry(canonical(name)).or_default().push(value.to_owned());
@@ -194,11 +223,11 @@ impl Content {
         self.header_values = all;
     }
 
-    fn body(&mut self, bytes: &[u8], size: u64, cut: Option<&str>) {
+    fn body(&mut self, bytes: &'a [u8], size: u64, cut: Option<&str>) {
         if size == 0 && cut.is_none() {
             return;
         }
-        self.body = (!bytes.is_empty()).then(|| STANDARD.encode(bytes));
+        self.body = (!bytes.is_empty()).then_some(Bytes(bytes));
         self.body_encoding = self.body.is_some().then_some("base64");
         self.body_size = Some(size);
         self.truncated = cut.map(str::to_owned);
@@ -245,7 +274,7 @@ fn as_text(t: &Transactions<'_>, row: usize, level: Level) -> String {
     out
 }
 
-fn write_content(out: &mut String, content: &Content, body: &[u8]) {
+fn write_content(out: &mut String, content: &Content<'_>, body: &[u8]) {
     for (name, value) in content.headers.iter().filter(|(name, _)| !name.starts_with(':')) {
         let _ = writeln!(out, "  {name}: {value}");
     }

@@ -1,32 +1,38 @@
 //! A shard: raw records in, transactions and connection reports out.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use arrow_array::RecordBatch;
-use ringtap_exchange::{Cause, Direction, Exchange, Limits, Role};
+use ringtap_exchange::{Cause, Direction, Exchange, Limits, Observer, Part, Role};
 use ringtap_ring::{
-    abi::{Endpoints, Kind, Stream, Totals, flag},
+    abi::{Endpoints, Kind, Stream, Totals, flag, shard_of},
     records::{Records, Row},
 };
 
 use crate::{
+    budget::{Budgets, Memory},
+    capture::Stage,
     clock::WallOffset,
     connections::{Connection, Socket},
     events::{ConnectionReport, EventsBuilder},
     ids::Ids,
+    interest::{self, Interest},
     ledger::Ledger,
     process::Processes,
-    transactions::{TransactionsBuilder, cut},
+    row::NewRow,
+    transactions::TransactionsBuilder,
 };
 
 /// Connections of one shard at most; beyond, the ones that were silent longest go.
 const CONNECTIONS_MAX: usize = 131_072;
-/// Bytes of bodies that the open exchanges of one shard keep at most; beyond, bodies are cut, and say so.
-const KEPT_BYTES_MAX: usize = 512 << 20;
+/// What a connection takes besides what its exchanges keep.
+const CONNECTION_BYTES: usize = 2048;
 /// How often all connections are looked at.
 const TICK_NS: u64 = 100_000_000;
-/// How many go at a time, so that finding them is paid for seldom.
+/// How many go at a time at most, so that finding them is paid for seldom.
 const EVICTED_AT_ONCE: usize = 1024;
+/// Bytes that are worth telling the kernel not to copy: fewer are mostly in the ring already.
+const SKIP_MIN: u64 = 64 << 10;
 
 /// What shards share, and are told at the start.
 pub struct Context {
@@ -38,8 +44,12 @@ pub struct Context {
     pub ledger: Arc<Ledger>,
     /// Bits of [`ringtap_ring::abi::wanted`].
     pub wanted: u32,
-    /// What is kept of a connection.
-    pub limits: Limits,
+    /// What may be kept.
+    pub budgets: Budgets,
+    /// What all shards keep.
+    pub memory: Arc<Memory>,
+    /// Who wants bodies.
+    pub interest: Arc<dyn Interest>,
     /// Name of this host, for reports.
     pub hostname: String,
     /// Whether connections are reported as events.
@@ -55,18 +65,23 @@ pub struct Output {
     pub connections: Option<RecordBatch>,
     /// Streams of which nothing more is wanted, up to this offset.
     pub skip: Vec<(Stream, u64)>,
-    /// Streams that have ended: what was said of them can be forgotten.
+    /// Streams that have ended, of which something was skipped: what was said of them can be forgotten.
     pub ended: Vec<Stream>,
 }
 
 /// The connection table of one shard.
 pub struct Shard {
     context: Arc<Context>,
-    connections: HashMap<u64, Connection>,
+    /// Which of how many shards it is: the rows of other shards' connections are passed over.
+    place: (u32, u32),
+    limits: Limits,
+    connections: Connections,
     /// Connections that TCP has closed, and whose last bytes may still come.
     closing: Vec<u64>,
     ticked_ns: u64,
-    kept_bytes: usize,
+    /// Bytes that the connections keep, and how many of them the agent's memory knows of.
+    kept: usize,
+    reported: usize,
     exchanges: Vec<Exchange>,
     transactions: TransactionsBuilder,
     reports: EventsBuilder,
@@ -75,16 +90,33 @@ pub struct Shard {
     wall: WallOffset,
 }
 
+type Connections = std::collections::HashMap<u64, Connection, foldhash::fast::FixedState>;
+
 impl Shard {
-    /// An empty shard.
+    /// An empty shard that takes all records it is given.
     #[must_use]
     pub fn new(context: Arc<Context>) -> Self {
+        Self::one_of(context, 0, 1)
+    }
+
+    /// An empty shard that takes only the records whose connections are its own, of so many shards.
+    #[must_use]
+    pub fn one_of(context: Arc<Context>, index: u32, shards: u32) -> Self {
+        let limits = Limits {
+            body: context.budgets.body,
+            connection: context.budgets.connection,
+            bodies: context.interest.wants_bodies(),
+            ..Limits::default()
+        };
         Self {
             context,
-            connections: HashMap::new(),
+            place: (index, shards),
+            limits,
+            connections: Connections::default(),
             closing: Vec::new(),
             ticked_ns: 0,
-            kept_bytes: 0,
+            kept: 0,
+            reported: 0,
             exchanges: Vec::new(),
             transactions: TransactionsBuilder::default(),
             reports: EventsBuilder::new(&ConnectionReport::SCHEMA),
@@ -100,14 +132,31 @@ impl Shard {
         self.connections.len()
     }
 
+    /// Bytes that are kept of them.
+    #[must_use]
+    pub fn kept_bytes(&self) -> usize {
+        self.kept
+    }
+
     /// Takes a raw records batch, if there is one, and the time; hands out what is complete.
     pub fn process(&mut self, batch: Option<&RecordBatch>, now_ns: u64, wall: WallOffset) -> Output {
         self.wall = wall;
+        let (mut records, mut bytes) = (0, 0);
+        let (index, shards) = self.place;
         for row in batch.and_then(Records::of).into_iter().flat_map(Records::rows) {
-            self.context.ledger.records_read.add(1);
+            if shards > 1 && shard_of(row.conn, shards) != index {
+                continue;
+            }
+            records += 1;
+            if row.kind == Some(Kind::Payload) {
+                bytes += row.payload.len() as u64;
+            }
             self.record(&row);
         }
+        self.context.ledger.records_read.add(records);
+        self.context.ledger.bytes_read.add(bytes);
         self.tick(now_ns);
+        self.keep_to_budget(now_ns);
         self.take_output()
     }
 
@@ -118,15 +167,27 @@ impl Shard {
         for id in ids {
             self.end(id, now_ns);
         }
+        self.report_memory();
         self.take_output()
     }
 
+    /// Ends a connection whose close record was lost, after so many bytes.
+    pub fn close(&mut self, conn: u64, time_ns: u64, totals: Totals) {
+        if let Some(connection) = self.connections.get_mut(&conn)
+            && connection.closed.is_none()
+        {
+            connection.closed = Some((time_ns, totals));
+            self.closing.push(conn);
+        }
+    }
+
     fn take_output(&mut self) -> Output {
-        let transactions = std::mem::take(&mut self.transactions);
-        let reports = std::mem::replace(&mut self.reports, EventsBuilder::new(&ConnectionReport::SCHEMA));
+        let transactions = (self.transactions.rows() > 0).then(|| std::mem::take(&mut self.transactions).finish());
+        let reports = (self.reports.rows() > 0)
+            .then(|| std::mem::replace(&mut self.reports, EventsBuilder::new(&ConnectionReport::SCHEMA)).finish());
         Output {
-            transactions: (transactions.rows() > 0).then(|| transactions.finish()),
-            connections: (reports.rows() > 0).then(|| reports.finish()),
+            transactions,
+            connections: reports,
             skip: std::mem::take(&mut self.skip),
             ended: std::mem::take(&mut self.ended),
         }
@@ -136,43 +197,39 @@ impl Shard {
         match row.kind {
             Some(Kind::Payload) => self.payload(row),
             Some(Kind::Open) => match Endpoints::read(row.payload) {
-                Some(ends) => self.connection(row).open(ends, row.flags & flag::LATE != 0),
+                Some(ends) => self.open(row, ends),
                 None => self.context.ledger.records_malformed.add(1),
             },
-            Some(Kind::Close) => match (self.connections.get_mut(&row.conn), Totals::read(row.payload)) {
-                (Some(connection), Some(totals)) => {
-                    connection.closed = Some((row.time_ns, totals));
-                    self.closing.push(row.conn);
-                }
-                (None, Some(_)) => {}
-                (_, None) => self.context.ledger.records_malformed.add(1),
+            Some(Kind::Close) => match Totals::read(row.payload) {
+                Some(totals) => self.close(row.conn, row.time_ns, totals),
+                None => self.context.ledger.records_malformed.add(1),
             },
+            // Whoever replays a recording has read these.
+            Some(Kind::Process | Kind::Clock) => {}
             _ => self.context.ledger.records_malformed.add(1),
         }
     }
 
-    /// The record's connection; one that is new to us is made, with its process.
-    fn connection(&mut self, row: &Row<'_>) -> &mut Connection {
-        if !self.connections.contains_key(&row.conn) && self.connections.len() >= CONNECTIONS_MAX {
+    /// Makes room in a full table for the record's connection, if that is new to us.
+    fn make_room(&mut self, row: &Row<'_>) {
+        if self.connections.len() >= CONNECTIONS_MAX && !self.connections.contains_key(&row.conn) {
             self.evict(row.time_ns);
         }
-        let context = &self.context;
-        let wall = self.wall;
-        self.connections.entry(row.conn).or_insert_with(|| {
-            let mut connection = Connection::new(context.ids.next(wall.wall_ns(row.time_ns)), row.tgid, row.time_ns);
-            connection.process = context.processes.get(row.tgid);
-            connection
-        })
+    }
+
+    fn open(&mut self, row: &Row<'_>, ends: Endpoints) {
+        self.make_room(row);
+        connection_of(&mut self.connections, &self.context, row, self.wall, &mut self.kept)
+            .open(ends, row.flags & flag::LATE != 0);
     }
 
     fn payload(&mut self, row: &Row<'_>) {
-        self.context.ledger.bytes_read.add(row.payload.len() as u64);
-        let (mut limits, late) = (self.context.limits, row.flags & flag::LATE != 0);
-        if self.kept_bytes > KEPT_BYTES_MAX {
-            limits.body = 0;
-        }
-        let mut exchanges = std::mem::take(&mut self.exchanges);
-        let connection = self.connection(row);
+        let (limits, late) = (self.limits, row.flags & flag::LATE != 0);
+        let over_budget = self.is_over_budget();
+        self.make_room(row);
+        let Self { context, connections, exchanges, kept: all_kept, wall, .. } = self;
+        let wall = *wall;
+        let connection = connection_of(connections, context, row, wall, all_kept);
         connection.last_ns = row.time_ns;
         if row.flags & flag::UNATTRIBUTED != 0 {
             connection.socket = Socket::Unknown;
@@ -181,34 +238,45 @@ impl Shard {
         }
         let (direction, layer) = (direction_of(row), usize::from(row.layer.min(1)));
         connection.bytes[usize::from(row.direction & 1)] += u64::from(row.len);
-        let streams = connection.streams(layer, limits, late);
-        streams.set_body_limit(limits.body);
+        let mut streams = connection.take_streams(layer, limits, late);
+        streams.set_over_budget(over_budget);
         let (was_opaque, orphans, kept) = (streams.is_opaque(), streams.orphans(), streams.kept_bytes());
-        streams.data(direction, row.offset, row.payload, row.time_ns, &mut exchanges);
+        let mut watch = Watch { context, connection, tls: layer == 1, wall, exchanges };
+        streams.data(direction, row.offset, row.payload, row.time_ns, &mut watch);
         let short = u64::from(row.len).saturating_sub(row.payload.len() as u64);
         if short > 0 {
-            streams.missing(direction, short, cause_of(row.flags), row.time_ns, &mut exchanges);
+            streams.missing(direction, short, cause_of(row.flags), row.time_ns, &mut watch);
         }
         let (opaque, orphans) = (streams.is_opaque(), streams.orphans() - orphans);
         let kept_now = streams.kept_bytes();
-        self.kept_bytes = self.kept_bytes.saturating_sub(kept) + kept_now;
+        let skip = skip_of(row, streams.next_offset(direction), streams.unwanted_until(direction), connection);
+        connection.layers[layer] = Some(streams);
+        *all_kept = *all_kept + kept_now - kept;
+        self.skip.extend(skip);
         if orphans > 0 {
             self.context.ledger.orphan_responses.add(orphans);
         }
         if opaque && !was_opaque {
             self.give_up(row.conn, row.layer);
         }
-        self.push_all(row.conn, layer, &mut exchanges);
-        self.exchanges = exchanges;
+        if !self.exchanges.is_empty() {
+            let mut exchanges = std::mem::take(&mut self.exchanges);
+            self.push_all(row.conn, layer, &mut exchanges);
+            self.exchanges = exchanges;
+        }
     }
 
     /// Nothing of this layer is of interest any more: its payload stays in the kernel.
     fn give_up(&mut self, conn: u64, layer: u8) {
-        if self.connections.get(&conn).is_some_and(|c| !c.is_http() && c.host.is_none()) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        if !connection.is_http() && connection.host.is_none() {
             self.context.ledger.connections_not_http1.add(1);
         }
-        let stream = |direction| Stream { conn, layer: u32::from(layer), direction };
-        self.skip.extend([0, 1].map(|direction| (stream(direction), u64::MAX)));
+        for direction in [0u8, 1] {
+            connection.skips[usize::from(layer.min(1))][usize::from(direction)] = u64::MAX;
+            let stream = Stream { conn, layer: u32::from(layer), direction: u32::from(direction) };
+            self.skip.push((stream, u64::MAX));
+        }
     }
 
     /// Ends what is over; now and then looks at all connections.
@@ -250,7 +318,7 @@ impl Shard {
 
     fn end(&mut self, id: u64, now_ns: u64) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        self.kept_bytes = self.kept_bytes.saturating_sub(connection.kept_bytes());
+        self.kept -= connection.kept_bytes() + CONNECTION_BYTES;
         let layers = connection.finish(now_ns);
         for (layer, mut exchanges) in layers.into_iter().enumerate() {
             self.push_all(id, layer, &mut exchanges);
@@ -260,19 +328,40 @@ impl Shard {
             let report = report_of(&self.context, &connection, connection.parts, true, self.wall);
             self.reports.push(&report.cells());
         }
-        for (layer, direction) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-            self.ended.push(Stream { conn: id, layer, direction });
+        self.ended.extend(connection.skipped_streams(id));
+    }
+
+    /// Bodies are cut a little before the budget is used up: heads and new connections still come.
+    fn is_over_budget(&self) -> bool {
+        let (budgets, memory) = (&self.context.budgets, &self.context.memory);
+        self.kept > budgets.shard - budgets.shard / 8 || memory.kept() > memory.budget() - memory.budget() / 8
+    }
+
+    fn keep_to_budget(&mut self, now_ns: u64) {
+        while self.kept > self.context.budgets.shard && !self.connections.is_empty() {
+            self.evict(now_ns);
         }
+        self.report_memory();
+        if self.context.memory.kept() > self.context.memory.budget() && !self.connections.is_empty() {
+            self.evict(now_ns);
+            self.report_memory();
+        }
+    }
+
+    fn report_memory(&mut self) {
+        self.context.memory.changed(self.reported, self.kept);
+        self.reported = self.kept;
     }
 
     /// Drops the connections that were silent longest.
     fn evict(&mut self, now_ns: u64) {
         let mut silent: Vec<(u64, u64)> = self.connections.iter().map(|(id, c)| (c.last_ns, *id)).collect();
-        silent.select_nth_unstable(EVICTED_AT_ONCE);
-        for (_, id) in &silent[..EVICTED_AT_ONCE] {
+        let evicted = EVICTED_AT_ONCE.min(silent.len().div_ceil(8));
+        silent.select_nth_unstable(evicted - 1);
+        for (_, id) in &silent[..evicted] {
             self.end(*id, now_ns);
         }
-        self.context.ledger.connections_evicted.add(EVICTED_AT_ONCE as u64);
+        self.context.ledger.connections_evicted.add(evicted as u64);
     }
 
     fn push_all(&mut self, conn: u64, layer: usize, exchanges: &mut Vec<Exchange>) {
@@ -284,24 +373,84 @@ impl Shard {
             // Its exec may have been told meanwhile.
             connection.process = self.context.processes.get(connection.tgid);
         }
-        let ledger = &self.context.ledger;
-        for exchange in exchanges.drain(..) {
-            ledger.exchanges_seen.add(1);
+        let (seen, mut filtered, mut damaged) = (exchanges.len() as u64, 0, 0);
+        for mut exchange in exchanges.drain(..) {
             let tls = layer == 1;
-            let host = exchange.request.head.headers.get("host").map(without_port);
-            if let Some(host) = host.filter(|host| !host.is_empty()) {
-                connection.host = Some(host.to_owned());
-            }
+            connection.note_host(&exchange);
             if !connection.is_wanted(self.context.wanted) {
-                ledger.exchanges_filtered.add(1);
+                filtered += 1;
                 continue;
             }
-            ledger.exchanges_delivered.add(1);
-            ledger.exchanges_damaged.add(u64::from(!exchange.damage.is_empty()));
-            let row = NewRow { connection, exchange: &exchange, tls, wall: self.wall, ids: &self.context.ids };
-            row.push(&mut self.transactions);
+            damaged += u64::from(!exchange.damage.is_empty());
+            let response = exchange.response.as_mut().map(|r| std::mem::take(&mut r.body.bytes));
+            let bodies = [std::mem::take(&mut exchange.request.body.bytes), response.unwrap_or_default()];
+            let request_id = self.context.ids.next(self.wall.wall_ns(exchange.times.request_start));
+            NewRow { connection, exchange: &exchange, tls, wall: self.wall, request_id }
+                .push(&mut self.transactions, bodies);
         }
+        let ledger = &self.context.ledger;
+        ledger.exchanges_seen.add(seen);
+        ledger.exchanges_delivered.add(seen - filtered);
+        ledger.exchanges_filtered.add(filtered);
+        ledger.exchanges_damaged.add(damaged);
     }
+}
+
+/// The record's connection; one that is new to us is made, with its process.
+fn connection_of<'a>(
+    connections: &'a mut Connections,
+    context: &Context,
+    row: &Row<'_>,
+    wall: WallOffset,
+    kept: &mut usize,
+) -> &'a mut Connection {
+    connections.entry(row.conn).or_insert_with(|| {
+        *kept += CONNECTION_BYTES;
+        let mut connection = Connection::new(context.ids.next(wall.wall_ns(row.time_ns)), row.tgid, row.time_ns);
+        connection.process = context.processes.get(row.tgid);
+        connection
+    })
+}
+
+/// Takes what comes of a connection, and asks the plugins about large bodies.
+struct Watch<'a> {
+    context: &'a Context,
+    connection: &'a mut Connection,
+    tls: bool,
+    wall: WallOffset,
+    exchanges: &'a mut Vec<Exchange>,
+}
+
+impl Observer for Watch<'_> {
+    fn complete(&mut self, exchange: Exchange) {
+        self.exchanges.push(exchange);
+    }
+
+    fn wants_body(&mut self, exchange: &Exchange, _part: Part) -> bool {
+        // Whose request it is decides on many fields.
+        if self.connection.role.is_none() {
+            return true;
+        }
+        self.connection.note_host(exchange);
+        let mut row = TransactionsBuilder::default();
+        let known =
+            NewRow { connection: self.connection, exchange, tls: self.tls, wall: self.wall, request_id: String::new() };
+        known.push(&mut row, [Vec::new(), Vec::new()]);
+        let stage = if exchange.response.is_some() { Stage::Response } else { Stage::Request };
+        interest::ask(self.context.interest.as_ref(), &row.finish(), stage)
+    }
+}
+
+/// What to tell the kernel of a stream, if it is worth it and not told yet.
+fn skip_of(row: &Row<'_>, next: u64, until: Option<u64>, connection: &mut Connection) -> Option<(Stream, u64)> {
+    let until = until.filter(|until| *until >= next.saturating_add(SKIP_MIN))?;
+    let told = &mut connection.skips[usize::from(row.layer.min(1))][usize::from(row.direction & 1)];
+    if *told >= until {
+        return None;
+    }
+    *told = until;
+    let stream = Stream { conn: row.conn, layer: u32::from(row.layer), direction: u32::from(row.direction) };
+    Some((stream, until))
 }
 
 fn direction_of(row: &Row<'_>) -> Direction {
@@ -312,14 +461,8 @@ fn cause_of(flags: u32) -> Cause {
     match flags {
         f if f & flag::SENDFILE != 0 => Cause::Sendfile,
         f if f & flag::DISCARDED != 0 => Cause::Discarded,
-        _ => Cause::Fault,
-    }
-}
-
-fn without_port(authority: &str) -> &str {
-    match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
-        _ => authority,
+        f if f & flag::FAULT != 0 => Cause::Fault,
+        _ => Cause::Unseen,
     }
 }
 
@@ -346,120 +489,6 @@ fn report_of<'a>(
         bytes: connection.closed.map_or(connection.bytes, |(_, totals)| totals.socket),
         created_ns: wall.wall_ns(connection.opened_ns),
         closed_ns: finalized.then(|| wall.wall_ns(connection.closed.map_or(connection.last_ns, |(at, _)| at))),
-    }
-}
-
-/// Everything that a row is made of.
-struct NewRow<'a> {
-    connection: &'a Connection,
-    exchange: &'a Exchange,
-    tls: bool,
-    wall: WallOffset,
-    ids: &'a Ids,
-}
-
-impl NewRow<'_> {
-    fn push(&self, to: &mut TransactionsBuilder) {
-        self.push_identity(to);
-        self.push_ends(to);
-        self.push_request(to);
-        self.push_response(to);
-        to.damage(&self.exchange.damage);
-    }
-
-    fn push_identity(&self, to: &mut TransactionsBuilder) {
-        let (c, times) = (self.connection, &self.exchange.times);
-        let start = self.wall.wall_ns(times.request_start);
-        to.request_id.append_value(self.ids.next(start));
-        to.connection_id.append_value(&c.xid);
-        to.start_ns.append_value(start);
-        to.end_ns.append_value(self.wall.wall_ns(times.end.max(times.request_end)));
-        to.first_byte_ns.append_option(times.response_start.map(|at| self.wall.wall_ns(at)));
-        to.direction.append_value(c.direction());
-        to.protocol.append_value("http1");
-        to.socket.append_value(c.socket.as_str());
-        to.tls.append_value(self.tls);
-        let process = c.process.as_deref();
-        to.process_id.append_value(c.tgid);
-        to.process_exe.append_option(process.map(|p| p.exe.as_str()));
-        to.process_user.append_option(process.and_then(|p| p.user.as_deref()));
-        to.process_uid.append_option(process.and_then(|p| p.uid));
-        to.endpoint_id.append_value(c.endpoint_id());
-    }
-
-    fn push_ends(&self, to: &mut TransactionsBuilder) {
-        let ends = self.connection.ends.as_ref();
-        let local = ends.map(|e| (e.local().to_string(), e.local_port));
-        let remote = ends.map(|e| (e.remote().to_string(), e.remote_port));
-        let server = self.connection.role() == Some(Role::Server);
-        let (src, dst) = if server { (remote, local) } else { (local, remote) };
-        to.src_port.append_option(src.as_ref().map(|(_, port)| *port));
-        to.src_ip.append_option(src.map(|(ip, _)| ip));
-        to.dst_port.append_option(dst.as_ref().map(|(_, port)| *port));
-        to.dst_ip.append_option(dst.map(|(ip, _)| ip));
-    }
-
-    fn push_request(&self, to: &mut TransactionsBuilder) {
-        let request = &self.exchange.request;
-        let target = Target::of(self.exchange, self.tls, self.connection);
-        to.method.append_value(&request.method);
-        to.url.append_value(target.url());
-        to.path.append_value(target.path);
-        to.scheme.append_value(target.scheme);
-        to.authority.append_value(&target.authority);
-        TransactionsBuilder::headers(&mut to.request_headers, Some(&request.head));
-        to.request_body.append_value(&request.body.bytes);
-        to.request_body_size.append_value(request.body.size);
-        to.request_cut.append_option(cut(&request.body));
-        to.request_bytes.append_value(request.head.bytes + request.body.size);
-    }
-
-    fn push_response(&self, to: &mut TransactionsBuilder) {
-        let response = self.exchange.response.as_ref();
-        let missing = if self.exchange.closed_early && self.exchange.damage.is_empty() { 499 } else { 422 };
-        TransactionsBuilder::headers(&mut to.response_headers, response.map(|r| &r.head));
-        to.status.append_value(response.map_or(missing, |r| r.status));
-        to.response_body.append_value(response.map_or(&[][..], |r| &r.body.bytes));
-        to.response_body_size.append_value(response.map_or(0, |r| r.body.size));
-        to.response_cut.append_option(response.and_then(|r| cut(&r.body)));
-        to.response_bytes.append_value(response.map_or(0, |r| r.head.bytes + r.body.size));
-    }
-}
-
-/// A request target in its parts.
-struct Target<'a> {
-    scheme: &'a str,
-    authority: String,
-    path: &'a str,
-    query: &'a str,
-}
-
-impl<'a> Target<'a> {
-    fn of(exchange: &'a Exchange, tls: bool, connection: &Connection) -> Self {
-        let request = &exchange.request;
-        let scheme = if tls { "https" } else { "http" };
-        let (scheme, absolute, rest) = match request.target.split_once("://") {
-            Some((scheme, rest)) if !request.target.starts_with('/') => {
-                let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-                (scheme, Some(authority), path)
-            }
-            _ if request.method.eq_ignore_ascii_case("CONNECT") => (scheme, Some(request.target.as_str()), ""),
-            _ => (scheme, None, request.target.as_str()),
-        };
-        let authority = absolute.or_else(|| request.head.headers.get("host")).map(str::to_owned);
-        let server = connection.role() == Some(Role::Server);
-        let address = || {
-            let ends = connection.ends?;
-            let (ip, port) = if server { (ends.local(), ends.local_port) } else { (ends.remote(), ends.remote_port) };
-            Some(std::net::SocketAddr::new(ip, port).to_string())
-        };
-        let (path, query) = rest.split_at(rest.find('?').unwrap_or(rest.len()));
-        Self { scheme, authority: authority.or_else(address).unwrap_or_default(), path, query }
-    }
-
-    fn url(&self) -> String {
-        let slash = if self.path.starts_with('/') || self.path.is_empty() { "" } else { "/" };
-        format!("{}://{}{slash}{}{}", self.scheme, self.authority, self.path, self.query)
     }
 }
 

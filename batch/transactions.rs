@@ -18,9 +18,9 @@
 //! | `endpoint_id` | `Utf8` | name or address of the other end |
 //! | `method`, `url`, `scheme`, `path`, `authority` | `Utf8` | `url` with its query, `path` without |
 //! | `request_headers`, `response_headers` | `Map<Utf8, Utf8>` | wire order, repeated names kept, trailers behind |
-//! | `request_body`, `response_body` | `Binary` | what was kept: the beginning, without holes |
+//! | `request_body`, `response_body` | `BinaryView` | what was kept: the beginning, without holes |
 //! | `request_body_size`, `response_body_size` | `UInt64` | true length |
-//! | `request_cut`, `response_cut` | `Utf8`, nullable | why less is kept: `limit`, `damage`, `incomplete` |
+//! | `request_cut`, `response_cut` | `Utf8`, nullable | why less is kept: `limit`, `budget`, `unwanted`, `damage`, `incomplete` |
 //! | `request_bytes`, `response_bytes` | `UInt64` | head and body |
 //! | `status` | `UInt16` | 499 the connection ended first, 422 not seen for another reason |
 //! | `damage` | `List<Struct<cause, part, start, end>>` | missing ranges of the streams |
@@ -28,15 +28,16 @@
 use std::sync::{Arc, LazyLock};
 
 use arrow_array::{
-    Array, ArrayRef, BinaryArray, BooleanArray, Int64Array, ListArray, MapArray, RecordBatch, StringArray, StructArray,
-    UInt16Array, UInt32Array, UInt64Array,
+    Array, ArrayRef, BinaryViewArray, BooleanArray, Int64Array, ListArray, MapArray, RecordBatch, StringArray,
+    StructArray, UInt16Array, UInt32Array, UInt64Array,
     builder::{
-        BinaryBuilder, BooleanBuilder, Int64Builder, ListBuilder, MapBuilder, StringBuilder, StructBuilder,
+        BinaryViewBuilder, BooleanBuilder, Int64Builder, ListBuilder, MapBuilder, StringBuilder, StructBuilder,
         UInt16Builder, UInt32Builder, UInt64Builder,
     },
     cast::AsArray,
     types::UInt64Type,
 };
+use arrow_buffer::Buffer;
 use arrow_schema::{DataType, Field, Fields, Schema};
 use ringtap_exchange::{Body, Damage, Head};
 
@@ -99,8 +100,8 @@ columns! {
     authority: StringBuilder, StringArray;
     request_headers: MapBuilder<StringBuilder, StringBuilder>, MapArray;
     response_headers: MapBuilder<StringBuilder, StringBuilder>, MapArray;
-    request_body: BinaryBuilder, BinaryArray;
-    response_body: BinaryBuilder, BinaryArray;
+    request_body: BinaryViewBuilder, BinaryViewArray;
+    response_body: BinaryViewBuilder, BinaryViewArray;
     request_body_size: UInt64Builder, UInt64Array;
     response_body_size: UInt64Builder, UInt64Array;
     request_cut: StringBuilder, StringArray;
@@ -142,6 +143,9 @@ pub static SCHEMA: LazyLock<Arc<Schema>> = LazyLock::new(|| {
     Arc::new(Schema::new(arrays.iter().map(field).collect::<Vec<_>>()))
 });
 
+/// Bodies below this are copied next to each other: a block for each would cost more.
+const MOVED_BODY: usize = 2048;
+
 /// Rows that a batch has room for from the start.
 const ROWS: usize = 16;
 
@@ -180,8 +184,8 @@ impl Default for TransactionsBuilder {
             authority: StringBuilder::with_capacity(ROWS, ROWS * 32),
             request_headers: headers(),
             response_headers: headers(),
-            request_body: BinaryBuilder::with_capacity(ROWS, ROWS * 32),
-            response_body: BinaryBuilder::with_capacity(ROWS, ROWS * 32),
+            request_body: BinaryViewBuilder::with_capacity(ROWS),
+            response_body: BinaryViewBuilder::with_capacity(ROWS),
             request_body_size: UInt64Builder::with_capacity(ROWS),
             response_body_size: UInt64Builder::with_capacity(ROWS),
             request_cut: StringBuilder::with_capacity(ROWS, ROWS * 32),
@@ -202,7 +206,7 @@ impl Default for TransactionsBuilder {
 pub(crate) fn cut(body: &Body) -> Option<&'static str> {
     match body {
         Body { holed: true, .. } => Some("damage"),
-        Body { over_limit: true, .. } => Some("limit"),
+        Body { cut: Some(cut), .. } => Some(cut.as_str()),
         Body { complete: false, .. } => Some("incomplete"),
         _ => None,
     }
@@ -221,6 +225,17 @@ impl TransactionsBuilder {
             builder.values().append_value(value);
         }
         builder.append(true).expect("as many names as values");
+    }
+
+    pub(crate) fn body(builder: &mut BinaryViewBuilder, bytes: Vec<u8>) {
+        match u32::try_from(bytes.len()) {
+            // A large body moves in as it is.
+            Ok(len) if bytes.len() >= MOVED_BODY => {
+                let block = builder.append_block(Buffer::from_vec(bytes));
+                builder.try_append_view(block, 0, len).expect("the whole of its own block");
+            }
+            _ => builder.append_value(bytes),
+        }
     }
 
     pub(crate) fn damage(&mut self, damage: &[Damage]) {

@@ -28,6 +28,7 @@ enum rt_kind {
 	RT_EXEC = 4,    /* path of the program follows, as it was given to execve */
 	RT_EXIT = 5,    /* the last thread of a process has ended */
 	RT_MAP = 6,     /* struct rt_file follows: a file was mapped for execution */
+	/* From 64 on: user space's own, in recordings. */
 };
 
 enum rt_direction { RT_SENT = 0, RT_RECEIVED = 1 };
@@ -82,6 +83,13 @@ struct rt_totals {
 	__u64 tls[2];
 };
 RT_ASSERT_SIZE(struct rt_totals, 32);
+
+/* The end of a connection whose RT_CLOSE found a full ring. */
+struct rt_end {
+	__u64 time_ns;
+	struct rt_totals totals;
+};
+RT_ASSERT_SIZE(struct rt_end, 40);
 
 struct rt_file {
 	__u64 device;
@@ -139,13 +147,14 @@ enum rt_wanted {
 	X(after_close_bytes) \
 	X(compat_calls) \
 	X(unattributed_bytes) \
-	X(counts_unread)
+	X(counts_unread) \
+	X(ends_lost)
 
 struct rt_counters {
 #define RT_COUNTER_FIELD(name) __u64 name;
 	RT_COUNTERS(RT_COUNTER_FIELD)
 #undef RT_COUNTER_FIELD
 };
-RT_ASSERT_SIZE(struct rt_counters, 19 * 8);
+RT_ASSERT_SIZE(struct rt_counters, 20 * 8);
 
 #endif

@@ -26,6 +26,10 @@ pub enum Kind {
     Exit = 5,
     /// A process mapped a file for execution.
     Map = 6,
+    /// Who a process is, as JSON. Only in recordings.
+    Process = 64,
+    /// Wall time minus boot time from here on, in nanoseconds, little-endian. Only in recordings.
+    Clock = 65,
 }
 
 impl Kind {
@@ -39,6 +43,8 @@ impl Kind {
             4 => Self::Exec,
             5 => Self::Exit,
             6 => Self::Map,
+            64 => Self::Process,
+            65 => Self::Clock,
             _ => return None,
         })
     }
@@ -145,6 +151,28 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
+    /// Those of a connection that did not come from the kernel; `role` as in the field.
+    #[must_use]
+    pub fn new(role: u8, local: std::net::SocketAddr, remote: std::net::SocketAddr) -> Self {
+        let bytes = |address: std::net::IpAddr| match address {
+            std::net::IpAddr::V6(ip) => ip.octets(),
+            std::net::IpAddr::V4(ip) => {
+                let mut bytes = [0; 16];
+                bytes[..4].copy_from_slice(&ip.octets());
+                bytes
+            }
+        };
+        Self {
+            family: if local.is_ipv4() { 2 } else { 10 },
+            role,
+            pad: 0,
+            local_port: local.port(),
+            remote_port: remote.port(),
+            local: bytes(local.ip()),
+            remote: bytes(remote.ip()),
+        }
+    }
+
     /// `None` if the bytes are too few.
     #[must_use]
     pub fn read(bytes: &[u8]) -> Option<Self> {
@@ -188,6 +216,16 @@ impl Totals {
     pub fn read(bytes: &[u8]) -> Option<Self> {
         Self::read_from_prefix(bytes).ok().map(|(totals, _)| totals)
     }
+}
+
+/// The end of a connection whose record found a full ring.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct LostEnd {
+    /// Boot time in nanoseconds.
+    pub time_ns: u64,
+    /// Lengths of the streams.
+    pub totals: Totals,
 }
 
 /// A file that was mapped for execution.
@@ -291,6 +329,8 @@ counters! {
     unattributed_bytes,
     /// TLS calls whose byte count could not be read or believed.
     counts_unread,
+    /// Ends of connections that found a full ring and a full map.
+    ends_lost,
 }
 
 /// The shard of a connection; the same function as `shard_of` in `emit.h`.
@@ -312,7 +352,8 @@ const _: () = {
     assert!(size_of::<Totals>() == 32);
     assert!(size_of::<MappedFile>() == 144);
     assert!(size_of::<Stream>() == 16);
-    assert!(size_of::<Counters>() == 19 * 8);
+    assert!(size_of::<LostEnd>() == 40);
+    assert!(size_of::<Counters>() == 20 * 8);
 };
 
 #[cfg(test)]

@@ -180,6 +180,13 @@ __noinline int emit_vectors(__u64 vectors, __u64 offset, __u64 conn, __u32 left,
 /* Bytes that moved without being readable: their length and the reason, so that the gap has a cause. */
 static __always_inline void emit_unread(__u64 len, __u64 offset, __u64 conn, __u32 meta)
 {
+	struct rt_stream key = { .conn = conn, .layer = META_LAYER(meta), .direction = META_DIRECTION(meta) };
+	__u64 *until = bpf_map_lookup_elem(&skip_until, &key);
+
+	if (until && *until >= offset + len) {
+		COUNT(skipped_bytes, len);
+		return;
+	}
 	if (META_FLAGS(meta) & RT_F_SENDFILE)
 		COUNT(sendfile_bytes, len);
 	else if (META_FLAGS(meta) & RT_F_FAULT)

@@ -123,6 +123,14 @@ struct {
 	__type(value, struct socket_ref);
 } last_received SEC(".maps");
 
+/* By connection id. Written where a close found a full ring, read and emptied by user space. Full: counted. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u64);
+	__type(value, struct rt_end);
+} lost_ends SEC(".maps");
+
 /* Written by user space. Absent: nothing is skipped. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

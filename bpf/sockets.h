@@ -168,6 +168,19 @@ static __always_inline void announce(struct connection *c)
 	emit_open(c);
 }
 
+/* User space finds the end of the connection in a map when the ring had no room for it. */
+static __always_inline void keep_end(struct connection *c)
+{
+	struct rt_end end = { .time_ns = bpf_ktime_get_boot_ns() };
+	__u64 id = c->id;
+
+	COUNT(ring_full_records, 1);
+	__builtin_memcpy(end.totals.socket, c->offset, sizeof(end.totals.socket));
+	__builtin_memcpy(end.totals.tls, c->tls_offset, sizeof(end.totals.tls));
+	if (bpf_map_update_elem(&lost_ends, &id, &end, BPF_ANY))
+		COUNT(ends_lost, 1);
+}
+
 static __always_inline void emit_close(struct connection *c)
 {
 	__u32 shard = shard_of(c->id);
@@ -181,7 +194,7 @@ static __always_inline void emit_close(struct connection *c)
 		return;
 	r = bpf_ringbuf_reserve(ring, sizeof(*r), 0);
 	if (!r) {
-		COUNT(ring_full_records, 1);
+		keep_end(c);
 		return;
 	}
 	fill_head(&r->head, RT_CLOSE, c->id);

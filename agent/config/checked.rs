@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use regex::Regex;
 use ringtap_batch::{
+    budget::Budgets,
     capture::{Capture, Format, Level, Rule},
     ring::abi::{exclude, wanted},
     rules::{Expression, Rules},
@@ -19,16 +20,25 @@ use super::{
 /// What the agent runs with.
 #[derive(Debug)]
 pub struct Config {
-    /// Where events go; the first is the default, and the only one that is used so far.
-    pub event_store: Option<EventStore>,
-    /// Where objects go; the first is the default, and the only one that is used so far.
-    pub object_store: Option<ObjectStore>,
+    /// Where events and objects go.
+    pub stores: Stores,
     /// Plugins of the stack for HTTP.
     pub plugins: Plugins,
     /// Bits of [`ringtap_batch::ring::abi::wanted`].
     pub wanted: u32,
     /// Processes that are left alone.
     pub filters: Vec<ProcessFilter>,
+    /// What may be kept.
+    pub budgets: Budgets,
+}
+
+/// Where events and objects go; of several, the first is the default, and the only one that is used so far.
+#[derive(Debug)]
+pub struct Stores {
+    /// Events.
+    pub events: Option<EventStore>,
+    /// Objects.
+    pub objects: Option<ObjectStore>,
 }
 
 /// The plugins that act.
@@ -198,18 +208,36 @@ const NOT_ACTING: [(&str, &str); 7] = [
 /// All problems that keep the agent from starting.
 pub fn check(document: &Document, written: Written, warnings: &mut Vec<Problem>) -> Result<Config, Vec<Problem>> {
     let mut checker = Checker { document, warnings, problems: Vec::new() };
-    let event_store = checker.event_store(&written.services.event_stores);
-    let object_store = checker.object_store(&written.services.object_stores);
+    let stores = Stores {
+        events: checker.event_store(&written.services.event_stores),
+        objects: checker.object_store(&written.services.object_stores),
+    };
     let rules = checker.macros(&written.rulekit.macros);
     checker.warn_unused(&written);
     let plugins = checker.plugins(&written, &rules);
     let wanted = wanted_bits(&written.tap);
+    let budgets = checker.budgets(&written.tap.budgets);
     let filters = checker.filters(written.tap.filters);
     if checker.problems.is_empty() {
-        Ok(Config { event_store, object_store, plugins, wanted, filters })
+        Ok(Config { stores, plugins, wanted, filters, budgets })
     } else {
         Err(checker.problems)
     }
+}
+
+/// A number of bytes with an optional `kb`, `mb` or `gb`, each 1024 times the last, up to 64 gb.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn parse_size(text: &str) -> Result<usize, String> {
+    let lower = text.trim().to_ascii_lowercase();
+    let (digits, shift) = [("gb", 30), ("mb", 20), ("kb", 10), ("b", 0)]
+        .into_iter()
+        .find_map(|(unit, shift)| Some((lower.strip_suffix(unit)?, shift)))
+        .unwrap_or((&lower, 0));
+    let number: usize = digits.trim().parse().map_err(|_| format!("`{text}` is not a size such as 512kb or 2mb"))?;
+    number.checked_mul(1 << shift).filter(|n| *n <= 64 << 30).ok_or_else(|| format!("`{text}` is more than 64gb"))
 }
 
 fn wanted_bits(tap: &written::Tap) -> u32 {
@@ -259,6 +287,27 @@ impl Checker<'_> {
         if tap.audit_include_dns {
             self.warn("tap.audit_include_dns", "connections of name look-ups are not part of this version");
         }
+    }
+
+    fn budgets(&mut self, written: &written::Budgets) -> Budgets {
+        let default = Budgets::default();
+        let mut budget = |name: &str, text: Option<&str>, default: usize| {
+            let Some(text) = text else { return default };
+            parse_size(text).unwrap_or_else(|reason| {
+                self.refuse(&format!("tap.budgets.{name}"), reason);
+                default
+            })
+        };
+        let budgets = Budgets {
+            body: budget("body", written.body.as_deref(), default.body),
+            connection: budget("connection", written.connection.as_deref(), default.connection),
+            shard: budget("shard", written.shard.as_deref(), default.shard),
+            agent: budget("agent", written.agent.as_deref(), default.agent),
+        };
+        if budgets.shard < 1 << 20 || budgets.agent < 1 << 20 {
+            self.refuse("tap.budgets", "a shard and the agent need at least 1mb each");
+        }
+        budgets
     }
 
     fn event_store(&mut self, stores: &[written::EventStore]) -> Option<EventStore> {

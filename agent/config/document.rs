@@ -145,12 +145,16 @@ fn nearest(name: &str) -> Option<&'static str> {
 }
 
 /// Every key of the configuration; a test compares them with the structures.
-pub(crate) const KEYS: [&str; 53] = [
+pub(crate) const KEYS: [&str; 58] = [
     "access_key",
     "access_url",
+    "agent",
     "audit_include_dns",
+    "body",
     "bucket",
+    "budgets",
     "config",
+    "connection",
     "control",
     "custom",
     "direction",
@@ -189,6 +193,7 @@ pub(crate) const KEYS: [&str; 53] = [
     "secret_key",
     "service_name",
     "services",
+    "shard",
     "stack",
     "stacks",
     "strategy",

@@ -29,7 +29,7 @@ fn documented_configurations_are_read() {
         files += 1;
     }
     assert_eq!(files, 6);
-    assert!(embedded(std::path::Path::new("/var/lib/ringtap")).object_store.is_some());
+    assert!(embedded(std::path::Path::new("/var/lib/ringtap")).stores.objects.is_some());
 }
 
 fn refused(text: &str) -> String {

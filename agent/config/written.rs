@@ -408,6 +408,8 @@ pub struct Tap {
     pub http: StackRef,
     /// Exclude processes.
     pub filters: Filters,
+    /// What may be kept in memory. Ours.
+    pub budgets: Budgets,
     /// Stacks by domain; not acting yet.
     pub endpoints: serde_yaml::Value,
     /// Other protocols; not captured.
@@ -418,6 +420,20 @@ pub struct Tap {
     pub kafka: serde_yaml::Value,
     /// Other protocols; not captured.
     pub postgres: serde_yaml::Value,
+}
+
+/// What may be kept in memory: sizes such as `512kb` or `2mb`. Ours.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Budgets {
+    /// Of one body; `--http-buffer-size` goes before it.
+    pub body: Option<String>,
+    /// Of the open exchanges of a connection.
+    pub connection: Option<String>,
+    /// Of the connections of a shard.
+    pub shard: Option<String>,
+    /// Of all shards, and of what waits for the stores.
+    pub agent: Option<String>,
 }
 
 /// A stack by name; empty and `none` mean none.

@@ -14,7 +14,7 @@ use aya::{
         uprobe::{UProbeAttachLocation, UProbeLink, UProbeScope},
     },
 };
-use ringtap_bpf::abi::{Counters, MappedFile, SHARDS_MAX, Stream};
+use ringtap_bpf::abi::{Counters, LostEnd, MappedFile, SHARDS_MAX, Stream};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 /// Why the capture cannot start, with the remedy.
@@ -98,6 +98,7 @@ pub struct Kernel {
 pub struct StreamMaps {
     skip: HashMap<MapData, [u8; 16], u64>,
     counters: PerCpuArray<MapData, [u64; size_of::<Counters>() / 8]>,
+    lost_ends: HashMap<MapData, u64, [u64; size_of::<LostEnd>() / 8]>,
 }
 
 /// Excludes processes.
@@ -251,7 +252,11 @@ impl Kernel {
     ///
     /// They are not as declared.
     pub fn take_stream_maps(&mut self) -> Result<StreamMaps, KernelError> {
-        Ok(StreamMaps { skip: self.take("skip_until")?.try_into()?, counters: self.take("counters")?.try_into()? })
+        Ok(StreamMaps {
+            skip: self.take("skip_until")?.try_into()?,
+            counters: self.take("counters")?.try_into()?,
+            lost_ends: self.take("lost_ends")?.try_into()?,
+        })
     }
 
     /// The maps of the prober; once.
@@ -283,6 +288,17 @@ impl StreamMaps {
         let key: [u8; 16] = stream.as_bytes().try_into().expect("a stream has sixteen bytes");
         // Absent for most connections.
         let _ = self.skip.remove(&key);
+    }
+
+    /// The ends of connections for which the ring had no room, each once.
+    pub fn take_lost_ends(&mut self) -> Vec<(u64, LostEnd)> {
+        let found: Vec<_> = self.lost_ends.iter().filter_map(Result::ok).collect();
+        for (conn, _) in &found {
+            // The programs write an end once; nobody else removes it.
+            let _ = self.lost_ends.remove(conn);
+        }
+        let end = |words: [u64; size_of::<LostEnd>() / 8]| LostEnd::read_from_bytes(words.as_bytes()).ok();
+        found.into_iter().filter_map(|(conn, words)| Some((conn, end(words)?))).collect()
     }
 
     /// What the programs counted so far.

@@ -7,14 +7,14 @@ use std::{
     time::Duration,
 };
 
-use super::SinkError;
+use super::{Patience, SinkError};
 
 /// Lines that may wait.
 const LINES_MAX: usize = 65_536;
 
 /// Writes lines.
 #[derive(Debug, Clone)]
-pub struct Console(SyncSender<String>);
+pub struct Console(SyncSender<String>, Patience);
 
 /// The writer's end, for the shutdown.
 pub struct ConsoleThread(JoinHandle<()>, Receiver<()>);
@@ -25,7 +25,7 @@ impl Console {
     /// # Errors
     ///
     /// No thread can be had.
-    pub fn start() -> io::Result<(Self, ConsoleThread)> {
+    pub fn start(patience: Patience) -> io::Result<(Self, ConsoleThread)> {
         let (sender, lines) = sync_channel(LINES_MAX);
         let (done, ended) = sync_channel(1);
         let thread = std::thread::Builder::new().name("console".into()).spawn(move || {
@@ -33,7 +33,7 @@ impl Console {
             // Nobody may be waiting yet.
             let _ = done.try_send(());
         })?;
-        Ok((Self(sender), ConsoleThread(thread, ended)))
+        Ok((Self(sender, patience), ConsoleThread(thread, ended)))
     }
 
     /// Hands over a line.
@@ -42,7 +42,10 @@ impl Console {
     ///
     /// Too many lines are waiting, or the reader of standard output is gone.
     pub fn line(&self, line: String) -> Result<(), SinkError> {
-        self.0.try_send(line).map_err(|_| SinkError::Console)
+        match self.1 {
+            Patience::None => self.0.try_send(line).map_err(|_| SinkError::Console),
+            Patience::UntilRoom => self.0.send(line).map_err(|_| SinkError::Console),
+        }
     }
 }
 

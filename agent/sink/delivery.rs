@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -14,6 +14,7 @@ use arrow_select::concat::concat_batches;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use ringtap_batch::{
+    budget::Memory,
     events,
     ledger::{Count, Ledger},
     objects::Objects,
@@ -25,16 +26,18 @@ use tokio::{
 };
 
 use super::{
-    SinkError,
+    Patience, SinkError,
     console::Console,
     disk::{DiskStore, uring_allowed},
     otlp::Otlp,
     s3::S3Store,
 };
-use crate::config::checked::{Config, EventStore, ObjectStore};
+use crate::config::checked::{EventStore, ObjectStore, Stores};
 
 /// Bytes that may wait in each of the two queues.
-const QUEUE_BYTES: u64 = 256 << 20;
+const QUEUE_BYTES: usize = 256 << 20;
+/// How long whoever waits for room sleeps between two looks.
+const FULL_PAUSE: Duration = Duration::from_millis(1);
 /// Objects on their way at most.
 const UPLOADS: usize = 32;
 /// Events of one request at most.
@@ -61,13 +64,15 @@ enum ObjectsStore {
 struct Parcel {
     batch: RecordBatch,
     unsettled: u64,
-    bytes: u64,
+    bytes: usize,
     ledger: Arc<Ledger>,
     queue: Arc<Queue>,
 }
 
 struct Queue {
-    bytes: AtomicU64,
+    bytes: AtomicUsize,
+    patience: Patience,
+    memory: Arc<Memory>,
     counts: fn(&Ledger) -> Counts<'_>,
 }
 
@@ -112,7 +117,35 @@ impl Parcel {
 impl Drop for Parcel {
     fn drop(&mut self) {
         (self.queue.counts)(&self.ledger).shutdown.add(self.unsettled);
-        self.queue.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.queue.leave(self.bytes);
+    }
+}
+
+impl Queue {
+    /// Makes room for `bytes`: in this queue, and in the memory of the whole agent.
+    fn enter(&self, bytes: usize) -> bool {
+        loop {
+            let waiting = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+            // Whoever can wait lets an empty queue take anything, however large.
+            let alone = waiting == 0 && self.patience == Patience::UntilRoom;
+            if alone {
+                self.memory.changed(0, bytes);
+                return true;
+            }
+            if waiting + bytes <= QUEUE_BYTES && self.memory.take(bytes) {
+                return true;
+            }
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            if self.patience == Patience::None {
+                return false;
+            }
+            std::thread::sleep(FULL_PAUSE);
+        }
+    }
+
+    fn leave(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.memory.changed(bytes, 0);
     }
 }
 
@@ -125,20 +158,24 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    fn new(ledger: &Arc<Ledger>, counts: fn(&Ledger) -> Counts<'_>) -> (Self, mpsc::UnboundedReceiver<Parcel>) {
+    fn new(
+        ledger: &Arc<Ledger>,
+        memory: &Arc<Memory>,
+        patience: Patience,
+        counts: fn(&Ledger) -> Counts<'_>,
+    ) -> (Self, mpsc::UnboundedReceiver<Parcel>) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let queue = Arc::new(Queue { bytes: AtomicU64::new(0), counts });
+        let queue = Arc::new(Queue { bytes: AtomicUsize::new(0), patience, memory: memory.clone(), counts });
         (Self { sender, queue, ledger: ledger.clone() }, receiver)
     }
 
     /// Hands a batch over without ever waiting; a full queue is a counted loss.
     pub fn offer(&self, batch: RecordBatch) {
         let rows = batch.num_rows() as u64;
-        let bytes = batch.get_array_memory_size() as u64;
+        let bytes = batch.get_array_memory_size();
         let counts = (self.queue.counts)(&self.ledger);
         counts.seen.add(rows);
-        if self.queue.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > QUEUE_BYTES {
-            self.queue.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        if !self.queue.enter(bytes) {
             counts.queue_full.add(rows);
             return;
         }
@@ -163,13 +200,19 @@ impl Delivery {
     /// # Errors
     ///
     /// A store cannot be set up.
-    pub fn start(config: &Config, console: &Console, ledger: &Arc<Ledger>) -> Result<Self, SinkError> {
-        let events = match &config.event_store {
+    pub fn start(
+        stores: &Stores,
+        console: &Console,
+        ledger: &Arc<Ledger>,
+        memory: &Arc<Memory>,
+        patience: Patience,
+    ) -> Result<Self, SinkError> {
+        let events = match &stores.events {
             None => None,
             Some(EventStore::Stdout) => Some(Events::Stdout(console.clone())),
             Some(EventStore::Otel(otel)) => Some(Events::Otlp(Box::new(Otlp::new(otel, "qtap.eventstore", console)?))),
         };
-        let objects = match &config.object_store {
+        let objects = match &stores.objects {
             None => None,
             Some(ObjectStore::Stdout) => Some(ObjectsStore::Stdout(console.clone())),
             Some(ObjectStore::S3(s3)) => Some(ObjectsStore::S3(Box::new(S3Store::new(s3.clone())))),
@@ -182,12 +225,12 @@ impl Delivery {
         };
         let mut tasks = JoinSet::new();
         let events = events.map(|store| {
-            let (outbox, parcels) = Outbox::new(ledger, event_counts);
+            let (outbox, parcels) = Outbox::new(ledger, memory, patience, event_counts);
             tasks.spawn(deliver_events(store, parcels));
             outbox
         });
         let objects = objects.map(|store| {
-            let (outbox, parcels) = Outbox::new(ledger, object_counts);
+            let (outbox, parcels) = Outbox::new(ledger, memory, patience, object_counts);
             tasks.spawn(deliver_objects(Arc::new(store), parcels, events.clone()));
             outbox
         });
@@ -370,14 +413,19 @@ async fn deliver_batch(
     }
 }
 
+/// The bytes of an object, shared with the batch.
+fn bytes_of(objects: &Objects<'_>, row: usize) -> Bytes {
+    Bytes::from_owner(objects.bytes(row))
+}
+
 impl ObjectsStore {
     async fn put(&self, batch: &RecordBatch, row: usize) -> Result<String, SinkError> {
         let objects = Objects::of(batch)
             .ok_or(SinkError::Delivery { store: "objects", reason: "the batch has another schema".into() })?;
         let (digest, data) = (objects.digest.value(row), objects.data.value(row));
         match self {
-            Self::S3(s3) => s3.put(digest, objects.content_type.value(row), Bytes::copy_from_slice(data)).await,
-            Self::Disk(disk) => disk.put(digest, Bytes::copy_from_slice(data)).await,
+            Self::S3(s3) => s3.put(digest, objects.content_type.value(row), bytes_of(&objects, row)).await,
+            Self::Disk(disk) => disk.put(digest, bytes_of(&objects, row)).await,
             Self::Otlp(otlp) => otlp.object(&objects, row, batch).await,
             Self::Stdout(console) => {
                 let line = json!({

@@ -8,6 +8,15 @@ pub mod otlp;
 pub mod s3;
 pub mod template;
 
+/// What happens when a queue is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// What has no room is lost, and counted: the kernel does not wait.
+    None,
+    /// Whoever hands over waits: a file does.
+    UntilRoom,
+}
+
 /// Why a store did not take something.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {

@@ -2,7 +2,7 @@
 
 use crate::{
     chunked::{Chunked, Step},
-    exchange::{Body, Head, Headers},
+    exchange::{Body, Cut, Head, Headers},
 };
 
 /// How the end of a body is found (RFC 9112, section 6.3).
@@ -21,6 +21,13 @@ pub(crate) struct Announced {
     pub(crate) framing: Framing,
     /// Lengths contradict each other; the framing is the reading that servers prefer.
     pub(crate) ambiguous: bool,
+}
+
+/// How many bytes of a body may be kept, and what to call it if that is too few.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Room {
+    pub(crate) bytes: usize,
+    pub(crate) cut: Cut,
 }
 
 /// What feeding a body came to.
@@ -65,26 +72,26 @@ fn announced(head: &Head, otherwise: Framing) -> Announced {
 
 impl Framing {
     /// Takes what belongs to the body; `bytes` moves on over it.
-    pub(crate) fn feed(&mut self, bytes: &mut &[u8], body: &mut Body, limit: usize) -> Fed {
+    pub(crate) fn feed(&mut self, bytes: &mut &[u8], body: &mut Body, room: Room) -> Fed {
         match self {
             Self::Length(left) => {
                 let n = usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
                 let (data, rest) = bytes.split_at(n);
-                keep(body, data, limit);
+                keep(body, data, room);
                 *bytes = rest;
                 *left -= n as u64;
                 if *left == 0 { Fed::End(Headers::default()) } else { Fed::NeedMore }
             }
             Self::Chunked(chunked) => loop {
                 match chunked.step(bytes) {
-                    Step::Data(data) => keep(body, data, limit),
+                    Step::Data(data) => keep(body, data, room),
                     Step::NeedMore => return Fed::NeedMore,
                     Step::End(trailers) => return Fed::End(trailers),
                     Step::Malformed => return Fed::Malformed,
                 }
             },
             Self::UntilClose => {
-                keep(body, bytes, limit);
+                keep(body, bytes, room);
                 *bytes = &[];
                 Fed::NeedMore
             }
@@ -93,28 +100,31 @@ impl Framing {
 
     /// Passes over missing bytes. False: the place in the stream is lost.
     pub(crate) fn skip(&mut self, len: u64, body: &mut Body) -> bool {
-        let fits = match self {
-            Self::Length(left) => {
-                let fits = len <= *left;
-                if fits {
-                    *left -= len;
-                }
-                fits
-            }
-            Self::Chunked(chunked) => {
-                let fits = len <= chunked.skippable();
-                if fits {
-                    chunked.skip(len);
-                }
-                fits
-            }
-            Self::UntilClose => true,
-        };
+        let fits = len <= self.skippable();
+        match self {
+            Self::Length(left) if fits => *left -= len,
+            Self::Chunked(chunked) if fits => chunked.skip(len),
+            _ => {}
+        }
         if fits {
             body.size += len;
         }
-        body.holed = true;
+        body.holed |= !(fits && body.cut.is_some());
         fits
+    }
+
+    /// How many bytes may be missing from here on without losing the place.
+    pub(crate) fn skippable(&self) -> u64 {
+        match self {
+            Self::Length(left) => *left,
+            Self::Chunked(chunked) => chunked.skippable(),
+            Self::UntilClose => u64::MAX,
+        }
+    }
+
+    /// Length of what is left, where the head announced it.
+    pub(crate) fn announced(&self) -> Option<u64> {
+        if let Self::Length(left) = self { Some(*left) } else { None }
     }
 
     /// Whether nothing more belongs to the body.
@@ -123,13 +133,15 @@ impl Framing {
     }
 }
 
-/// Keeps the beginning of a body: up to the limit, and only as long as it has no hole.
-fn keep(body: &mut Body, data: &[u8], limit: usize) {
+/// Keeps the beginning of a body: as much as there is room for, and only as long as it has no hole.
+fn keep(body: &mut Body, data: &[u8], room: Room) {
     body.size += data.len() as u64;
-    if body.holed || body.over_limit {
+    if body.holed || body.cut.is_some() {
         return;
     }
-    let room = limit.saturating_sub(body.bytes.len());
-    body.over_limit = data.len() > room;
-    body.bytes.extend_from_slice(&data[..data.len().min(room)]);
+    let left = room.bytes.saturating_sub(body.bytes.len());
+    if data.len() > left {
+        body.cut = Some(room.cut);
+    }
+    body.bytes.extend_from_slice(&data[..data.len().min(left)]);
 }

@@ -85,7 +85,7 @@ impl Chunked {
 
     /// Collects up to a line feed. `None`: too long; false: not yet ended.
     fn take_line(&mut self, bytes: &mut &[u8]) -> Option<bool> {
-        let end = bytes.iter().position(|b| *b == b'\n');
+        let end = memchr::memchr(b'\n', bytes);
         let (line, rest) = bytes.split_at(end.map_or(bytes.len(), |at| at + 1));
         *bytes = rest;
         self.line.extend_from_slice(line);

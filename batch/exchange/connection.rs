@@ -1,10 +1,10 @@
 //! A connection: two streams, a queue of requests that wait for their response, and what to do when bytes are missing.
 
-use std::collections::VecDeque;
+use std::{borrow::Cow, collections::VecDeque};
 
 use crate::{
-    body::{self, Fed, Framing},
-    exchange::{Cause, Damage, Direction, Exchange, Part, Request, Response, Role, Times},
+    body::{self, Fed, Framing, Room},
+    exchange::{Body, Cause, Cut, Damage, Direction, Exchange, Observer, Part, Request, Response, Role, Times},
     head::{self, Start},
 };
 
@@ -13,6 +13,12 @@ use crate::{
 pub struct Limits {
     /// Bytes of one body that are kept.
     pub body: usize,
+    /// Bytes that the open exchanges of the connection keep; beyond, bodies are cut.
+    pub connection: usize,
+    /// Whether bodies are kept at all.
+    pub bodies: bool,
+    /// A body of so many bytes is worth the question whether it is wanted.
+    pub large: usize,
     /// Bytes of one head.
     pub head: usize,
     /// Requests that wait for their response.
@@ -23,9 +29,24 @@ pub struct Limits {
     pub seek: u64,
 }
 
+impl Limits {
+    fn is_large(&self, announced: Option<u64>) -> bool {
+        self.bodies && announced.is_some_and(|len| len >= self.large as u64)
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
-        Self { body: 2 << 20, head: 256 << 10, pipeline: 1024, held: 1 << 20, seek: 1 << 20 }
+        Self {
+            body: 2 << 20,
+            connection: 16 << 20,
+            bodies: true,
+            large: 64 << 10,
+            head: 256 << 10,
+            pipeline: 1024,
+            held: 1 << 20,
+            seek: 1 << 20,
+        }
     }
 }
 
@@ -68,6 +89,10 @@ impl Half {
         Self { state, lost: late, sought: 0, started: 0 }
     }
 
+    fn kept_bytes(&self) -> usize {
+        if let State::Head(head) = &self.state { head.len() } else { 0 }
+    }
+
     fn is_between_messages(&self) -> bool {
         matches!(&self.state, State::Head(head) if head.is_empty())
     }
@@ -78,6 +103,22 @@ struct Pending {
     exchange: Exchange,
     request_done: bool,
     response_done: bool,
+    /// Bytes of it that the connection has counted as kept.
+    counted: usize,
+}
+
+impl Pending {
+    /// Lets a large body go if nobody wants it; returns how many bytes that frees.
+    fn ask(&mut self, part: Part, out: &mut dyn Observer) -> usize {
+        if out.wants_body(&self.exchange, part) {
+            return 0;
+        }
+        let Some(body) = self.exchange.body_mut(part) else { return 0 };
+        body.cut = Some(Cut::Unwanted);
+        let freed = std::mem::take(&mut body.bytes).len();
+        self.counted -= freed;
+        freed
+    }
 }
 
 /// Bytes of a response whose request was not seen yet.
@@ -105,8 +146,10 @@ pub struct Connection {
     replaying: bool,
     /// A request was sent while another one waited: what is lost of the responses may hide any number of them.
     pipelined: bool,
-    /// Bytes of bodies that are kept in `pending`.
+    /// Bytes that `pending` keeps.
     kept: usize,
+    /// Whoever sums up all connections has said that they keep too much.
+    over_budget: bool,
     /// Whether the final response is being passed over because its request is unknown.
     orphan: bool,
     orphans: u64,
@@ -133,6 +176,7 @@ impl Connection {
             replaying: false,
             pipelined: false,
             kept: 0,
+            over_budget: false,
             orphan: false,
             orphans: 0,
             late,
@@ -166,15 +210,41 @@ impl Connection {
         self.orphans
     }
 
-    /// Bytes of memory that the connection's open exchanges keep.
+    /// Bytes of memory that the connection keeps, besides itself.
     #[must_use]
     pub fn kept_bytes(&self) -> usize {
-        self.kept + self.held_bytes
+        self.kept + self.held_bytes + self.request.kept_bytes() + self.response.kept_bytes()
     }
 
-    /// Changes how much of a body is kept from now on.
-    pub fn set_body_limit(&mut self, limit: usize) {
-        self.limits.body = limit;
+    /// While this is set no more of any body is kept.
+    pub fn set_over_budget(&mut self, over: bool) {
+        self.over_budget = over;
+    }
+
+    /// The stream offset up to which the bytes that come next need not be looked at: they belong to a body of which no
+    /// more is kept. The body's last byte is not among them, so that its end is seen when it comes. `None`: all are
+    /// needed.
+    #[must_use]
+    pub fn unwanted_until(&self, direction: Direction) -> Option<u64> {
+        if self.is_opaque() {
+            return None;
+        }
+        let part = if self.requests? == direction { Part::Request } else { Part::Response };
+        let State::Body(framing) = &(if part == Part::Request { &self.request } else { &self.response }).state else {
+            return None;
+        };
+        let open = match part {
+            Part::Request => self.pending.back().filter(|p| !p.request_done),
+            Part::Response => self.pending.iter().find(|p| !p.response_done).filter(|_| !self.orphan),
+        };
+        let kept = open.and_then(|p| p.exchange.body(part)).is_some_and(|body| body.cut.is_none() && !body.holed);
+        let next = self.next_offset(direction);
+        match framing {
+            _ if kept => None,
+            Framing::UntilClose => Some(u64::MAX),
+            Framing::Length(left) => Some(next + left.saturating_sub(1)),
+            Framing::Chunked(chunked) => Some(next + chunked.skippable()),
+        }
     }
 
     /// Requests whose exchange is not complete.
@@ -192,7 +262,7 @@ impl Connection {
     /// Takes bytes that begin at `offset` of their stream. Complete exchanges are appended to `out`.
     ///
     /// A jump of the offset is a gap; bytes that were there already are passed over.
-    pub fn data(&mut self, direction: Direction, offset: u64, bytes: &[u8], time: u64, out: &mut Vec<Exchange>) {
+    pub fn data(&mut self, direction: Direction, offset: u64, bytes: &[u8], time: u64, out: &mut dyn Observer) {
         let next = self.next_offset(direction);
         if offset > next {
             self.missing(direction, offset - next, Cause::Unseen, time, out);
@@ -212,7 +282,7 @@ impl Connection {
     }
 
     /// Takes note of `len` bytes that follow in their stream and cannot be had.
-    pub fn missing(&mut self, direction: Direction, len: u64, cause: Cause, time: u64, out: &mut Vec<Exchange>) {
+    pub fn missing(&mut self, direction: Direction, len: u64, cause: Cause, time: u64, out: &mut dyn Observer) {
         self.offsets[usize::from(direction == Direction::Received)] += len;
         if self.is_opaque() || len == 0 {
             return;
@@ -226,7 +296,7 @@ impl Connection {
     }
 
     /// No more will come: the connection ended after so many bytes (sent, received), or (`None`) nobody looks any more.
-    pub fn close(&mut self, totals: Option<[u64; 2]>, time: u64, out: &mut Vec<Exchange>) {
+    pub fn close(&mut self, totals: Option<[u64; 2]>, time: u64, out: &mut dyn Observer) {
         if let Some([sent, received]) = totals {
             for (direction, total) in [(Direction::Sent, sent), (Direction::Received, received)] {
                 let len = total.saturating_sub(self.next_offset(direction));
@@ -246,11 +316,12 @@ impl Connection {
                 pending.exchange.closed_early = totals.is_some();
                 pending.exchange.times.end = time;
             }
-            out.push(pending.exchange);
+            out.complete(pending.exchange);
         }
         self.orphans += u64::from(!self.held.is_empty());
         self.held.clear();
         (self.kept, self.held_bytes) = (0, 0);
+        (self.request.state, self.response.state) = (State::Seek, State::Seek);
         self.protocol = Protocol::Other;
     }
 
@@ -296,7 +367,7 @@ impl Connection {
         }
     }
 
-    fn feed_request(&mut self, mut bytes: &[u8], time: u64, out: &mut Vec<Exchange>) {
+    fn feed_request(&mut self, mut bytes: &[u8], time: u64, out: &mut dyn Observer) {
         if matches!(self.request.state, State::Seek) && !self.found(Part::Request, bytes) {
             return;
         }
@@ -309,39 +380,59 @@ impl Connection {
                         self.lose_place(Part::Request, Cause::Malformed);
                         return;
                     };
-                    self.begin_request(parsed, time);
+                    self.begin_request(parsed, time, out);
                     self.feed_held(false, out);
                 }
-                State::Body(framing) => {
-                    // The exchange may have been given up while its request was still on the way.
-                    let mut discarded = crate::Body::default();
-                    let pending = self.pending.back_mut().filter(|p| !p.request_done);
-                    let mut request = pending.map(|p| &mut p.exchange.request);
-                    let limit = if request.is_some() { self.limits.body } else { 0 };
-                    let body = request.as_mut().map_or(&mut discarded, |r| &mut r.body);
-                    let before = body.bytes.len();
-                    let fed = framing.feed(&mut bytes, body, limit);
-                    self.kept += body.bytes.len() - before;
-                    match fed {
-                        Fed::NeedMore => {}
-                        Fed::End(trailers) => {
-                            if let Some(request) = request {
-                                request.head.trailers = trailers;
-                            }
-                            self.end_request(time);
+                State::Body(_) => match self.feed_body(Part::Request, &mut bytes, out) {
+                    Fed::NeedMore => {}
+                    Fed::End(trailers) => {
+                        if let Some(pending) = self.pending.back_mut().filter(|p| !p.request_done) {
+                            pending.exchange.request.head.trailers = trailers;
                         }
-                        Fed::Malformed => {
-                            self.lose_place(Part::Request, Cause::Malformed);
-                            return;
-                        }
+                        self.end_request(time);
                     }
-                }
+                    Fed::Malformed => {
+                        self.lose_place(Part::Request, Cause::Malformed);
+                        return;
+                    }
+                },
             }
         }
     }
 
+    /// Body bytes of a half go to its exchange, as far as there is room; those of one that was given up go nowhere.
+    fn feed_body(&mut self, part: Part, bytes: &mut &[u8], out: &mut dyn Observer) -> Fed {
+        let over_budget = self.over_budget || self.kept_bytes() >= self.limits.connection;
+        let (limits, orphan) = (self.limits, self.orphan);
+        let (half, open) = match part {
+            Part::Request => (&mut self.request, self.pending.back_mut().filter(|p| !p.request_done)),
+            Part::Response => {
+                (&mut self.response, self.pending.iter_mut().find(|p| !p.response_done).filter(|_| !orphan))
+            }
+        };
+        let State::Body(framing) = &mut half.state else { return Fed::NeedMore };
+        let Some(pending) = open.filter(|p| p.exchange.body(part).is_some()) else {
+            return framing.feed(bytes, &mut Body::default(), Room { bytes: 0, cut: Cut::Unwanted });
+        };
+        let Some(body) = pending.exchange.body_mut(part) else { return Fed::NeedMore };
+        let before = body.bytes.len();
+        let room = match () {
+            () if !limits.bodies => Room { bytes: 0, cut: Cut::Unwanted },
+            () if over_budget => Room { bytes: before, cut: Cut::Budget },
+            () => Room { bytes: limits.body, cut: Cut::Limit },
+        };
+        let fed = framing.feed(bytes, body, room);
+        let grown_large = before < limits.large && body.bytes.len() >= limits.large;
+        self.kept += body.bytes.len() - before;
+        pending.counted += body.bytes.len() - before;
+        if grown_large {
+            self.kept -= pending.ask(part, out);
+        }
+        fed
+    }
+
     /// A head is complete: the exchange begins.
-    fn begin_request(&mut self, parsed: head::RequestHead, time: u64) {
+    fn begin_request(&mut self, parsed: head::RequestHead, time: u64, out: &mut dyn Observer) {
         self.protocol = Protocol::Http1;
         if matches!(self.response.state, State::Seek) {
             // A client that does not pipeline sends the next request only when it has the response: what was lost of
@@ -366,7 +457,12 @@ impl Connection {
         let times = Times { request_start: self.request.started, request_end: time, response_start: None, end: time };
         let request = Request { method: parsed.method, target: parsed.target, head: parsed.head, ..Request::default() };
         let exchange = Exchange { request, times, damage, ..Exchange::default() };
-        self.pending.push_back(Pending { exchange, ..Pending::default() });
+        let mut pending = Pending { counted: exchange.kept_bytes(), exchange, ..Pending::default() };
+        self.kept += pending.counted;
+        if self.limits.is_large(announced.framing.announced()) {
+            self.kept -= pending.ask(Part::Request, out);
+        }
+        self.pending.push_back(pending);
         // Until-close does not exist for requests; servers take such a request as one without a body.
         self.request.state = match announced.framing {
             Framing::UntilClose => State::Body(Framing::Length(0)),
@@ -402,14 +498,14 @@ impl Connection {
     fn give_up_connection(&mut self, time: u64) {
         let at = self.offset_of(Part::Request);
         for pending in &mut self.pending {
-            pending.exchange.damage.push(Damage { cause: Cause::Limit, part: Part::Response, start: at, end: at });
+            pending.exchange.damaged(Damage { cause: Cause::Limit, part: Part::Response, start: at, end: at });
         }
         self.give_up_pending(time);
         self.protocol = Protocol::Other;
     }
 
     /// Feeds what was held, as long as a request waits for it, or (`orphaned`) to pass it over.
-    fn feed_held(&mut self, orphaned: bool, out: &mut Vec<Exchange>) {
+    fn feed_held(&mut self, orphaned: bool, out: &mut dyn Observer) {
         self.replaying = true;
         while (orphaned || self.has_unanswered()) && !self.is_opaque() {
             let Some(held) = self.held.pop_front() else { break };
@@ -419,7 +515,7 @@ impl Connection {
         self.replaying = false;
     }
 
-    fn feed_response(&mut self, mut bytes: &[u8], time: u64, out: &mut Vec<Exchange>) {
+    fn feed_response(&mut self, mut bytes: &[u8], time: u64, out: &mut dyn Observer) {
         if matches!(self.response.state, State::Seek) && !self.found(Part::Response, bytes) {
             return;
         }
@@ -445,29 +541,20 @@ impl Connection {
                     };
                     self.begin_response(parsed, time, out);
                 }
-                State::Body(framing) => {
-                    let mut discarded = crate::Body::default();
-                    let answered = self.pending.iter_mut().find(|p| !p.response_done).filter(|_| !self.orphan);
-                    let mut response = answered.and_then(|p| p.exchange.response.as_mut());
-                    let limit = if response.is_some() { self.limits.body } else { 0 };
-                    let body = response.as_mut().map_or(&mut discarded, |r| &mut r.body);
-                    let before = body.bytes.len();
-                    let fed = framing.feed(&mut bytes, body, limit);
-                    self.kept += body.bytes.len() - before;
-                    match fed {
-                        Fed::NeedMore => {}
-                        Fed::End(trailers) => {
-                            if let Some(response) = response {
-                                response.head.trailers = trailers;
-                            }
-                            self.end_response(time, out);
+                State::Body(_) => match self.feed_body(Part::Response, &mut bytes, out) {
+                    Fed::NeedMore => {}
+                    Fed::End(trailers) => {
+                        let answered = self.pending.iter_mut().find(|p| !p.response_done).filter(|_| !self.orphan);
+                        if let Some(response) = answered.and_then(|p| p.exchange.response.as_mut()) {
+                            response.head.trailers = trailers;
                         }
-                        Fed::Malformed => {
-                            self.lose_place(Part::Response, Cause::Malformed);
-                            return;
-                        }
+                        self.end_response(time, out);
                     }
-                }
+                    Fed::Malformed => {
+                        self.lose_place(Part::Response, Cause::Malformed);
+                        return;
+                    }
+                },
             }
         }
     }
@@ -497,7 +584,7 @@ impl Connection {
         if self.replaying { self.held.push_front(held) } else { self.held.push_back(held) }
     }
 
-    fn begin_response(&mut self, parsed: head::ResponseHead, time: u64, out: &mut Vec<Exchange>) {
+    fn begin_response(&mut self, parsed: head::ResponseHead, time: u64, out: &mut dyn Observer) {
         self.protocol = Protocol::Http1;
         if matches!(parsed.status, 100..=199) && parsed.status != 101 {
             self.response.state = State::Head(Vec::new());
@@ -517,7 +604,7 @@ impl Connection {
         let exchange = &mut pending.exchange;
         let announced = body::of_response(&parsed.head, parsed.status, &exchange.request.method);
         if announced.ambiguous {
-            exchange.damage.push(Damage { cause: Cause::AmbiguousLength, part: Part::Response, start: at, end: at });
+            exchange.damaged(Damage { cause: Cause::AmbiguousLength, part: Part::Response, start: at, end: at });
         }
         let tunnel = parsed.status == 101
             || (exchange.request.method.eq_ignore_ascii_case("CONNECT") && matches!(parsed.status, 200..=299));
@@ -525,6 +612,15 @@ impl Connection {
         exchange.times.end = time;
         exchange.response = Some(Response { status: parsed.status, head: parsed.head, ..Response::default() });
         let over = tunnel || announced.framing.is_over();
+        self.kept -= pending.counted;
+        pending.counted = exchange.kept_bytes();
+        self.kept += pending.counted;
+        if self.limits.is_large(announced.framing.announced()) {
+            self.kept -= pending.ask(Part::Response, out);
+        }
+        if pending.exchange.request.body.bytes.len() >= self.limits.large {
+            self.kept -= pending.ask(Part::Request, out);
+        }
         self.response.state = State::Body(announced.framing);
         if over {
             self.end_response(time, out);
@@ -535,18 +631,18 @@ impl Connection {
         }
     }
 
-    fn end_tunnel(&mut self, time: u64, out: &mut Vec<Exchange>) {
+    fn end_tunnel(&mut self, time: u64, out: &mut dyn Observer) {
         let behind = self.pending.iter().skip_while(|p| p.response_done).count();
         self.give_up_pending(time);
         let kept = self.pending.len() - behind;
         for dropped in self.pending.drain(kept..) {
-            self.kept -= dropped.exchange.request.body.bytes.len();
+            self.kept -= dropped.counted;
         }
         self.emit(out);
         self.protocol = Protocol::Other;
     }
 
-    fn end_response(&mut self, time: u64, out: &mut Vec<Exchange>) {
+    fn end_response(&mut self, time: u64, out: &mut dyn Observer) {
         self.response.state = State::Head(Vec::new());
         if std::mem::take(&mut self.orphan) {
             self.orphans += 1;
@@ -582,44 +678,53 @@ impl Connection {
     }
 
     /// Collects a head; `bytes` moves on over it. `None`: it is not complete, or it is none.
-    fn take_head(&mut self, part: Part, bytes: &mut &[u8], time: u64) -> Option<Vec<u8>> {
-        let (limit, protocol) = (self.limits.head, self.protocol);
-        let half = self.half(part);
-        let State::Head(head) = &mut half.state else { return None };
-        let before = head.len();
-        if head.is_empty() {
+    ///
+    /// A head that lies in one record, as nearly all do, is not copied.
+    fn take_head<'b>(&mut self, part: Part, bytes: &mut &'b [u8], time: u64) -> Option<Cow<'b, [u8]>> {
+        let limit = self.limits.head;
+        let State::Head(head) = &mut self.half(part).state else { return None };
+        let (before, mut collected) = (head.len(), std::mem::take(head));
+        let present: &[u8] = if before == 0 {
             *bytes = head::skip_line_ends(bytes);
-            half.started = time;
+            self.half(part).started = time;
+            bytes
+        } else {
+            collected.extend_from_slice(bytes);
+            &collected
+        };
+        if before < 1024 && !self.is_head_of(part, present) {
+            return None;
         }
-        head.extend_from_slice(bytes);
-        if before < 1024 {
-            match (head::start_of(head), part) {
-                (Start::Undecided, _) | (Start::Request, Part::Request) | (Start::Response, Part::Response) => {}
-                (Start::Http2, Part::Request) if protocol == Protocol::Unknown => {
-                    self.protocol = Protocol::Http2;
-                    return None;
-                }
-                _ => {
-                    self.lose_place(part, Cause::Malformed);
-                    return None;
-                }
+        let Some(end) = head::head_end(present, before) else {
+            let len = present.len();
+            if before == 0 {
+                collected.extend_from_slice(bytes);
             }
-        }
-        let Some(end) = head::head_end(head, before) else {
-            if head.len() > limit {
+            self.half(part).state = State::Head(collected);
+            if len > limit {
                 self.lose_place(part, Cause::Limit);
             }
             *bytes = &[];
             return None;
         };
-        *bytes = &bytes[end - before..];
-        let mut whole = std::mem::take(head);
-        whole.truncate(end);
-        Some(whole)
+        let (taken, rest) = bytes.split_at(end - before);
+        *bytes = rest;
+        collected.truncate(end);
+        Some(if before == 0 { Cow::Borrowed(taken) } else { Cow::Owned(collected) })
+    }
+
+    /// Whether bytes can begin a message of this half. If not, the place is lost, or the protocol is another one.
+    fn is_head_of(&mut self, part: Part, bytes: &[u8]) -> bool {
+        match (head::start_of(bytes), part) {
+            (Start::Undecided, _) | (Start::Request, Part::Request) | (Start::Response, Part::Response) => return true,
+            (Start::Http2, Part::Request) if self.protocol == Protocol::Unknown => self.protocol = Protocol::Http2,
+            _ => self.lose_place(part, Cause::Malformed),
+        }
+        false
     }
 
     /// Bytes of a half are missing.
-    fn miss(&mut self, part: Part, len: u64, cause: Cause, time: u64, out: &mut Vec<Exchange>) {
+    fn miss(&mut self, part: Part, len: u64, cause: Cause, time: u64, out: &mut dyn Observer) {
         let end = self.offset_of(part);
         let damage = Damage { cause, part, start: end - len, end };
         let orphan = self.orphan;
@@ -633,15 +738,19 @@ impl Connection {
         };
         let kept = match (&mut half.state, pending) {
             (State::Body(framing), Some(pending)) => {
-                pending.exchange.damage.push(damage);
-                let body = match part {
-                    Part::Request => Some(&mut pending.exchange.request.body),
-                    Part::Response => pending.exchange.response.as_mut().map(|r| &mut r.body),
-                };
-                body.is_some_and(|body| framing.skip(len, body))
+                let Some(body) = pending.exchange.body_mut(part) else { return };
+                let needed = body.cut.is_none();
+                let fits = framing.skip(len, body);
+                // Of a body of which no more is kept nothing is missing as long as its length is certain.
+                if needed || !fits {
+                    pending.exchange.damaged(damage);
+                }
+                fits
             }
+            // Nobody waits for this body.
+            (State::Body(framing), None) => framing.skip(len, &mut Body::default()),
             (_, Some(pending)) => {
-                pending.exchange.damage.push(damage);
+                pending.exchange.damaged(damage);
                 false
             }
             _ => false,
@@ -668,7 +777,7 @@ impl Connection {
         let answered = self.pending.len().saturating_sub(certain);
         for pending in self.pending.iter_mut().take(answered).filter(|p| !p.response_done) {
             if pending.exchange.damage.is_empty() {
-                pending.exchange.damage.push(Damage { cause: Cause::Resync, part: Part::Response, start: at, end: at });
+                pending.exchange.damaged(Damage { cause: Cause::Resync, part: Part::Response, start: at, end: at });
             }
             (pending.request_done, pending.response_done) = (true, true);
             pending.exchange.times.end = time;
@@ -687,7 +796,7 @@ impl Connection {
             Part::Response => self.pending.iter_mut().find(|p| !p.response_done),
         };
         if let Some(pending) = pending {
-            pending.exchange.damage.push(Damage { cause, part, start: at, end: at });
+            pending.exchange.damaged(Damage { cause, part, start: at, end: at });
         }
         self.seek(part);
     }
@@ -706,12 +815,11 @@ impl Connection {
     }
 
     /// Hands out what is complete, in the order of the requests.
-    fn emit(&mut self, out: &mut Vec<Exchange>) {
+    fn emit(&mut self, out: &mut dyn Observer) {
         while self.pending.front().is_some_and(|p| p.request_done && p.response_done) {
-            let Some(Pending { exchange, .. }) = self.pending.pop_front() else { return };
-            let response = exchange.response.as_ref().map_or(0, |r| r.body.bytes.len());
-            self.kept -= exchange.request.body.bytes.len() + response;
-            out.push(exchange);
+            let Some(Pending { exchange, counted, .. }) = self.pending.pop_front() else { return };
+            self.kept -= counted;
+            out.complete(exchange);
         }
         self.pipelined &= !self.pending.is_empty();
     }

@@ -129,6 +129,10 @@ impl Headers {
     pub fn is_empty(&self) -> bool {
         self.fields.is_empty()
     }
+
+    fn kept_bytes(&self) -> usize {
+        self.text.len() + self.fields.len() * size_of::<[u32; 3]>()
+    }
 }
 
 /// A message body after transfer decoding.
@@ -140,10 +144,33 @@ pub struct Body {
     pub size: u64,
     /// The message ended as its framing says.
     pub complete: bool,
-    /// Bytes beyond the limit were not kept.
-    pub over_limit: bool,
+    /// Why no more than `bytes` was kept, if it was decided so.
+    pub cut: Option<Cut>,
     /// A hole ended what is kept.
     pub holed: bool,
+}
+
+/// Why less of a body is kept than was there to be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// The body is larger than one body may be.
+    Limit,
+    /// The connection, or all of them together, keep as much as they may.
+    Budget,
+    /// Nobody wants it.
+    Unwanted,
+}
+
+impl Cut {
+    /// Name in records.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Limit => "limit",
+            Self::Budget => "budget",
+            Self::Unwanted => "unwanted",
+        }
+    }
 }
 
 impl Body {
@@ -191,6 +218,12 @@ pub struct Response {
     pub body: Body,
 }
 
+impl Head {
+    fn kept_bytes(&self) -> usize {
+        self.headers.kept_bytes() + self.trailers.kept_bytes()
+    }
+}
+
 /// When the parts were seen, in the caller's unit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Times {
@@ -203,6 +236,9 @@ pub struct Times {
     /// Last bytes, or the end of the connection.
     pub end: u64,
 }
+
+/// Missing ranges of an exchange that are told apart.
+const DAMAGE_MAX: usize = 64;
 
 /// One request with its response.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -217,4 +253,59 @@ pub struct Exchange {
     pub damage: Vec<Damage>,
     /// The connection ended before the response did.
     pub closed_early: bool,
+}
+
+impl Exchange {
+    /// Bytes of memory that the exchange takes.
+    #[must_use]
+    pub fn kept_bytes(&self) -> usize {
+        let request = self.request.target.len() + self.request.head.kept_bytes() + self.request.body.bytes.len();
+        let response = self.response.as_ref().map_or(0, |r| r.head.kept_bytes() + r.body.bytes.len());
+        size_of::<Self>() + request + response + self.damage.len() * size_of::<Damage>()
+    }
+
+    /// The body of a half, if that half has begun.
+    #[must_use]
+    pub fn body(&self, part: Part) -> Option<&Body> {
+        match part {
+            Part::Request => Some(&self.request.body),
+            Part::Response => self.response.as_ref().map(|response| &response.body),
+        }
+    }
+
+    /// Takes note of a missing range. Of very many the last one of each half stands for all that follow.
+    pub(crate) fn damaged(&mut self, damage: Damage) {
+        let full = self.damage.len() >= DAMAGE_MAX;
+        match self.damage.iter_mut().rfind(|last| full && last.part == damage.part) {
+            Some(last) => last.end = last.end.max(damage.end),
+            None => self.damage.push(damage),
+        }
+    }
+
+    pub(crate) fn body_mut(&mut self, part: Part) -> Option<&mut Body> {
+        match part {
+            Part::Request => Some(&mut self.request.body),
+            Part::Response => self.response.as_mut().map(|response| &mut response.body),
+        }
+    }
+}
+
+/// Whoever a connection hands its exchanges to.
+pub trait Observer {
+    /// An exchange is complete, or nothing more will be known of it.
+    fn complete(&mut self, exchange: Exchange);
+
+    /// Whether the body of `part`, which is a large one, can still be of use, by what is known of the exchange so far.
+    ///
+    /// Asked when a large body is announced or has grown large, and for the request's once more when the response's
+    /// head is known. A body that is not wanted is let go; its size is still counted.
+    fn wants_body(&mut self, _exchange: &Exchange, _part: Part) -> bool {
+        true
+    }
+}
+
+impl Observer for Vec<Exchange> {
+    fn complete(&mut self, exchange: Exchange) {
+        self.push(exchange);
+    }
 }

@@ -76,7 +76,7 @@ pub(crate) fn skip_line_ends(bytes: &[u8]) -> &[u8] {
 /// Length of the head up to and with its empty line, searching from `from` on.
 pub(crate) fn head_end(bytes: &[u8], from: usize) -> Option<usize> {
     let mut at = from.saturating_sub(3);
-    while let Some(line) = bytes[at..].iter().position(|b| *b == b'\n') {
+    while let Some(line) = memchr::memchr(b'\n', &bytes[at..]) {
         at += line + 1;
         match bytes.get(at..) {
             Some([b'\n', ..]) => return Some(at + 1),

@@ -9,7 +9,8 @@
 //! - It observes and does not judge: what real clients and servers accept is understood; what cannot be known is said
 //!   to be unknown. A response is paired with a request only if no lost bytes can have hidden another one between.
 //! - Every byte range that is missing from an exchange stands in its `damage`.
-//! - What is kept of a head, a body and a queue of requests is bounded by [`Limits`].
+//! - What is kept of a head, a body, a queue of requests and a connection is bounded by [`Limits`]; a body that nobody
+//!   wants is not kept at all, and [`Connection::unwanted_until`] says which bytes need not be brought here.
 #![forbid(unsafe_code)]
 
 mod body;
@@ -19,4 +20,6 @@ mod exchange;
 mod head;
 
 pub use connection::{Connection, Limits, Protocol};
-pub use exchange::{Body, Cause, Damage, Direction, Exchange, Head, Headers, Part, Request, Response, Role, Times};
+pub use exchange::{
+    Body, Cause, Cut, Damage, Direction, Exchange, Head, Headers, Observer, Part, Request, Response, Role, Times,
+};

@@ -12,6 +12,11 @@ use crate::{
 pub trait Fields {
     /// The value of a field; `None` if the row has none.
     fn field(&self, name: &str) -> Option<Value<'_>>;
+
+    /// Whether the value of a field can still change: the row is not complete yet.
+    fn is_pending(&self, _name: &str) -> bool {
+        false
+    }
 }
 
 /// Why an evaluation has no truth value.
@@ -25,29 +30,49 @@ pub struct EvaluationError {
 /// True, false, or an error.
 pub type Outcome = Result<bool, EvaluationError>;
 
+/// Why a part of an expression has no value.
+enum NoValue {
+    Missing(EvaluationError),
+    /// The row can still change it.
+    Pending,
+}
+
 impl Expression {
-    /// Answers for one row.
+    /// Answers for one complete row.
     ///
     /// # Errors
     ///
     /// A field that decides the answer is missing.
     pub fn evaluate(&self, row: &impl Fields) -> Outcome {
-        evaluate(&self.root, row)
+        match evaluate(&self.root, row) {
+            Ok(truth) => Ok(truth),
+            Err(NoValue::Missing(error)) => Err(error),
+            Err(NoValue::Pending) => Err(EvaluationError { field: String::new() }),
+        }
+    }
+
+    /// Answers for a row that is not complete: `None` if a field that can still change decides the answer.
+    pub fn evaluate_early(&self, row: &impl Fields) -> Option<Outcome> {
+        match evaluate(&self.root, row) {
+            Ok(truth) => Some(Ok(truth)),
+            Err(NoValue::Missing(error)) => Some(Err(error)),
+            Err(NoValue::Pending) => None,
+        }
     }
 }
 
-fn evaluate(node: &Node, row: &impl Fields) -> Outcome {
+fn evaluate(node: &Node, row: &impl Fields) -> Result<bool, NoValue> {
     match node {
-        // The side that decides wins over an error on the other one.
+        // The side that decides wins over an error, or what is not known yet, on the other one.
         Node::And(left, right) => match evaluate(left, row) {
             Ok(false) => Ok(false),
             Ok(true) => evaluate(right, row),
-            Err(error) => evaluate(right, row).and_then(|right| if right { Err(error) } else { Ok(false) }),
+            Err(left) => both(left, &evaluate(right, row), false),
         },
         Node::Or(left, right) => match evaluate(left, row) {
             Ok(true) => Ok(true),
             Ok(false) => evaluate(right, row),
-            Err(error) => evaluate(right, row).and_then(|right| if right { Ok(true) } else { Err(error) }),
+            Err(left) => both(left, &evaluate(right, row), true),
         },
         Node::Not(inner) => evaluate(inner, row).map(|truth| !truth),
         Node::Macro(inner) => evaluate(inner, row),
@@ -59,10 +84,23 @@ fn evaluate(node: &Node, row: &impl Fields) -> Outcome {
     }
 }
 
-fn value<'a>(operand: &'a Operand, row: &'a impl Fields) -> Result<Cow<'a, Value<'a>>, EvaluationError> {
+/// The left side has no value: the right one decides if it can; what is pending stays so.
+fn both(left: NoValue, right: &Result<bool, NoValue>, decides: bool) -> Result<bool, NoValue> {
+    match right {
+        Ok(truth) if *truth == decides => Ok(decides),
+        Err(NoValue::Pending) => Err(NoValue::Pending),
+        _ => Err(left),
+    }
+}
+
+fn value<'a>(operand: &'a Operand, row: &'a impl Fields) -> Result<Cow<'a, Value<'a>>, NoValue> {
     match operand {
         Operand::Literal(literal) => Ok(Cow::Borrowed(literal)),
-        Operand::Field(name) => row.field(name).map(Cow::Owned).ok_or_else(|| EvaluationError { field: name.clone() }),
+        Operand::Field(name) if row.is_pending(name) => Err(NoValue::Pending),
+        Operand::Field(name) => {
+            let missing = || NoValue::Missing(EvaluationError { field: name.clone() });
+            row.field(name).map(Cow::Owned).ok_or_else(missing)
+        }
         Operand::Array(items) => {
             let values: Result<Vec<_>, _> = items.iter().map(|item| value(item, row).map(Cow::into_owned)).collect();
             Ok(Cow::Owned(Value::Array(values?)))
@@ -145,6 +183,35 @@ mod tests {
             }
         }
         assert!(cases > 50, "only {cases} cases ran");
+    }
+
+    /// A row of which some fields are still to come.
+    struct Partial(Row, &'static [&'static str]);
+
+    impl Fields for Partial {
+        fn field(&self, name: &str) -> Option<Value<'_>> {
+            self.0.field(name)
+        }
+
+        fn is_pending(&self, name: &str) -> bool {
+            self.1.contains(&name)
+        }
+    }
+
+    /// What is answered early stays the answer, whatever comes; what is not certain is not answered.
+    #[test]
+    fn early_answers_are_final() {
+        let partial = Partial(row(), &["http.res.status"]);
+        let rules = Rules::default();
+        let early = |text| rules.compile(text).expect("it parses").evaluate_early(&partial);
+        assert_eq!(early("http.res.status >= 500"), None);
+        assert_eq!(early("http.req.method == 'GET' and http.res.status >= 500"), Some(Ok(false)));
+        assert_eq!(early("http.res.status >= 500 and http.req.method == 'GET'"), Some(Ok(false)));
+        assert_eq!(early("http.res.status >= 500 or http.req.method == 'POST'"), Some(Ok(true)));
+        assert_eq!(early("not (http.res.status >= 500)"), None);
+        assert_eq!(early("missing == 1 or http.res.status >= 500"), None);
+        assert_eq!(early("http.res.status >= 500 and missing == 1"), None);
+        assert!(matches!(early("missing == 1"), Some(Err(_))));
     }
 
     #[test]

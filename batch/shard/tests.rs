@@ -38,7 +38,9 @@ fn shard(wanted: u32) -> (Shard, Arc<Ledger>) {
         ids: Arc::new(Ids::new([1, 2, 3], 4, 5)),
         ledger: ledger.clone(),
         wanted,
-        limits: Limits::default(),
+        budgets: Budgets::default(),
+        memory: Arc::new(Memory::new(Budgets::default().agent)),
+        interest: Arc::new(crate::interest::Everything),
         hostname: "host-a".into(),
         report_connections: true,
     };

@@ -315,11 +315,97 @@ fn bodies_and_queues_are_bounded() {
     run.connection = Connection::new(limits, Some(Role::Client), false);
     run.feed(&[Req(GET), Res(OK5)]);
     let body = &run.out[0].response.as_ref().expect("seen").body;
-    assert_eq!((body.bytes.as_slice(), body.size, body.over_limit, body.truncated()), (&b"hell"[..], 5, true, true));
+    assert_eq!(
+        (body.bytes.as_slice(), body.size, body.cut, body.truncated()),
+        (&b"hell"[..], 5, Some(Cut::Limit), true)
+    );
     for _ in 0..5 {
         run.feed(&[Req(GET)]);
     }
     assert!(run.connection.open_exchanges() <= 2);
+}
+
+/// Says what it was asked, and wants no body of a request to `/big`.
+#[derive(Default)]
+struct Choosy {
+    out: Vec<Exchange>,
+    asked: Vec<(Part, bool)>,
+}
+
+impl Observer for Choosy {
+    fn complete(&mut self, exchange: Exchange) {
+        self.out.push(exchange);
+    }
+
+    fn wants_body(&mut self, exchange: &Exchange, part: Part) -> bool {
+        self.asked.push((part, exchange.response.is_some()));
+        exchange.request.target != "/big"
+    }
+}
+
+/// A body that nobody wants may be missing but for its last byte: nothing is damaged, and the size is true.
+#[test]
+fn unwanted_bodies_need_not_come() {
+    let mut out = Choosy::default();
+    let mut c = Connection::new(Limits { large: 1000, ..Limits::default() }, Some(Role::Client), false);
+    c.data(Direction::Sent, 0, b"GET /big HTTP/1.1\r\n\r\n", 1, &mut out);
+    assert_eq!(c.unwanted_until(Direction::Received), None);
+    let head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n";
+    c.data(Direction::Received, 0, head, 2, &mut out);
+    c.data(Direction::Received, head.len() as u64, b"ab", 3, &mut out);
+    let last = head.len() as u64 + 999_999;
+    assert_eq!(c.unwanted_until(Direction::Received), Some(last));
+    assert_eq!(c.unwanted_until(Direction::Sent), None);
+    c.data(Direction::Received, last, b"z", 9, &mut out);
+    let [exchange] = out.out.as_slice() else { panic!("{:?}", out.out) };
+    let body = &exchange.response.as_ref().expect("seen").body;
+    assert_eq!((body.size, body.bytes.len(), body.cut, body.complete), (1_000_000, 0, Some(Cut::Unwanted), true));
+    assert_eq!((exchange.damage.len(), exchange.times.end), (0, 9));
+    assert_eq!(out.asked, [(Part::Response, true)]);
+    assert_eq!((c.kept_bytes(), c.unwanted_until(Direction::Received)), (0, None));
+}
+
+/// Of chunked bodies the present chunk can stay away, of one that ends with the connection all of it.
+#[test]
+fn unwanted_bodies_without_a_length() {
+    let none = Limits { bodies: false, ..Limits::default() };
+    let mut c = Connection::new(none, Some(Role::Client), false);
+    let mut out = Vec::new();
+    c.data(Direction::Sent, 0, GET, 1, &mut out);
+    let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10000\r\nx";
+    c.data(Direction::Received, 0, head, 2, &mut out);
+    let end = head.len() as u64 - 1 + 0x10000;
+    assert_eq!(c.unwanted_until(Direction::Received), Some(end));
+    c.data(Direction::Received, end, b"\r\n0\r\n\r\n", 3, &mut out);
+    assert_eq!(lines(&out), ["GET /a?x=1 -> 200 65536 []"]);
+    c.data(Direction::Sent, GET.len() as u64, GET, 4, &mut out);
+    c.data(Direction::Received, end + 7, b"HTTP/1.1 200 OK\r\n\r\nsome", 5, &mut out);
+    assert_eq!(c.unwanted_until(Direction::Received), Some(u64::MAX));
+    c.close(Some([2 * GET.len() as u64, end + 7 + 19 + 5_000_000]), 9, &mut out);
+    assert_eq!(lines(&out)[1], "GET /a?x=1 -> 200 5000000 []");
+    assert_eq!(out[1].response.as_ref().map(|r| (r.body.complete, r.body.cut)), Some((true, Some(Cut::Unwanted))));
+}
+
+/// What a connection keeps ends at its budget; bodies are cut, heads stay, and sizes are true.
+#[test]
+fn connections_have_a_budget() {
+    let limits = Limits { body: 60_000, connection: 100_000, ..Limits::default() };
+    let mut run = Run::client();
+    run.connection = Connection::new(limits, Some(Role::Client), false);
+    let post = [&b"POST / HTTP/1.1\r\nContent-Length: 50000\r\n\r\n"[..], &vec![b'x'; 50_000]].concat();
+    for _ in 0..10 {
+        for part in post.chunks(1000) {
+            run.feed(&[Req(part)]);
+        }
+        assert!(run.connection.kept_bytes() < 110_000, "{}", run.connection.kept_bytes());
+    }
+    for _ in 0..10 {
+        run.feed(&[Res(OK5)]);
+    }
+    let bodies: Vec<_> = run.out.iter().map(|e| &e.request.body).collect();
+    assert!(bodies.iter().all(|body| body.size == 50_000 && body.complete));
+    assert_eq!((bodies[0].cut, bodies[9].cut), (None, Some(Cut::Budget)));
+    assert_eq!(run.connection.kept_bytes(), 0);
 }
 
 /// Any bytes at all, at any split and with any gaps, neither panic nor grow without bound.

@@ -1,0 +1,241 @@
+//! A live capture: the prober and the thread that reads the rings, and the order in which they stop.
+
+use std::{
+    io,
+    os::fd::AsFd as _,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::Context as _;
+use arrow_array::RecordBatch;
+use ringtap_batch::{
+    clock::WallOffset,
+    ledger::Ledger,
+    ring::{
+        Reader, RingStats, WakeFlags,
+        abi::{Counters, LostEnd},
+    },
+    shard::Output,
+};
+use tokio::sync::oneshot;
+
+use crate::{
+    pipeline::{Pipeline, Round},
+    probe::{
+        kernel::{Kernel, KernelError, StreamMaps},
+        prober::Prober,
+    },
+    process::ProcessTable,
+    recording::Recorder,
+};
+
+/// A reader sleeps no longer, whatever the wake flags say.
+const WAIT: Duration = Duration::from_millis(100);
+const WALL_REFRESH: Duration = Duration::from_secs(1);
+
+/// Where the records of a live capture go.
+pub enum Target {
+    /// To the stores.
+    Pipeline(Pipeline),
+    /// Into a file.
+    Recorder(Box<Recorder>),
+}
+
+/// The two threads.
+pub struct Live {
+    capture: JoinHandle<anyhow::Result<Counters>>,
+    prober: JoinHandle<io::Result<()>>,
+    stop: Stop,
+}
+
+/// Two flags: first no more probes, then no more records.
+#[derive(Clone, Default)]
+struct Stop {
+    probes: Arc<AtomicBool>,
+    capture: Arc<AtomicBool>,
+}
+
+/// Tells the other end when it is dropped, however that comes about.
+struct TellsEnd(Arc<Mutex<Option<oneshot::Sender<()>>>>);
+
+impl Drop for TellsEnd {
+    fn drop(&mut self) {
+        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+impl Live {
+    /// Attaches the programs and starts both threads. The second value resolves when one of them ends by itself.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses what nothing can replace.
+    pub fn start(
+        mut kernel: Kernel,
+        ring_bytes: u32,
+        processes: Arc<ProcessTable>,
+        ledger: Arc<Ledger>,
+        target: Target,
+    ) -> anyhow::Result<(Self, oneshot::Receiver<()>)> {
+        let (fds, wake) = kernel.ring_fds()?;
+        let wake = WakeFlags::map(wake.as_fd(), fds.len()).map_err(KernelError::Io)?;
+        let (reader, refused) = Reader::open(fds, ring_bytes, Some(wake)).map_err(KernelError::Io)?;
+        if let Some(refused) = refused {
+            tracing::warn!("{refused}");
+        }
+        let maps = kernel.take_stream_maps()?;
+        let capture = Capture { reader, target, maps, ledger, wall: wall_offset(), refreshed: Instant::now() };
+        let stop = Stop::default();
+        let prober = Prober::start(kernel, processes)?;
+        let (sender, ended) = oneshot::channel();
+        let sender = Arc::new(Mutex::new(Some(sender)));
+        let (no_more_probes, first) = (stop.probes.clone(), TellsEnd(sender.clone()));
+        let prober = std::thread::Builder::new().name("prober".into()).spawn(move || {
+            let _first = first;
+            prober.run(&no_more_probes)
+        })?;
+        let (no_more_records, second) = (stop.capture.clone(), TellsEnd(sender));
+        let capture = std::thread::Builder::new().name("capture".into()).spawn(move || {
+            let _second = second;
+            capture.run(&no_more_records)
+        })?;
+        Ok((Self { capture, prober, stop }, ended))
+    }
+
+    /// First no more probes, then, when the rings are empty, no more records; returns what the programs counted.
+    ///
+    /// # Errors
+    ///
+    /// A thread has failed.
+    pub fn stop(self) -> anyhow::Result<Counters> {
+        self.stop.probes.store(true, Ordering::Relaxed);
+        join(self.prober, "the prober").and_then(|result| result.context("the prober failed"))?;
+        self.stop.capture.store(true, Ordering::Relaxed);
+        join(self.capture, "the capture")?
+    }
+}
+
+fn join<T>(thread: JoinHandle<T>, name: &str) -> anyhow::Result<T> {
+    thread.join().map_err(|_| anyhow::anyhow!("{name} has crashed"))
+}
+
+/// The thread that reads the rings.
+struct Capture {
+    reader: Reader,
+    target: Target,
+    maps: StreamMaps,
+    ledger: Arc<Ledger>,
+    wall: WallOffset,
+    refreshed: Instant,
+}
+
+impl Capture {
+    fn run(mut self, stop: &AtomicBool) -> anyhow::Result<Counters> {
+        loop {
+            let stopping = stop.load(Ordering::Relaxed);
+            if !stopping {
+                self.reader.wait(WAIT).context("cannot wait for the rings")?;
+            }
+            let records = self.round()?;
+            if stopping && records == 0 {
+                break;
+            }
+        }
+        self.settle_lost_ends()?;
+        self.target.finish(boot_ns(), self.wall)?;
+        self.count_rings();
+        Ok(self.maps.counters())
+    }
+
+    /// Scans every ring once and hands the batches on; returns how many records there were.
+    fn round(&mut self) -> anyhow::Result<usize> {
+        if self.refreshed.elapsed() > WALL_REFRESH {
+            (self.wall, self.refreshed) = (wall_offset(), Instant::now());
+            self.count_rings();
+            self.settle_lost_ends()?;
+        }
+        let batches = self.reader.scan();
+        let records = batches.iter().flatten().map(RecordBatch::num_rows).sum();
+        let outputs = self.target.process(&batches, boot_ns(), self.wall)?;
+        for output in outputs {
+            for (stream, offset) in output.skip {
+                self.maps.skip_until(stream, offset);
+            }
+            for stream in output.ended {
+                self.maps.forget(stream);
+            }
+        }
+        Ok(records)
+    }
+
+    /// Connections whose close record found a full ring left it in a map.
+    fn settle_lost_ends(&mut self) -> anyhow::Result<()> {
+        for (conn, end) in self.maps.take_lost_ends() {
+            self.target.close(conn, end)?;
+        }
+        Ok(())
+    }
+
+    /// Copies the rings' own counts into the ledger.
+    fn count_rings(&mut self) {
+        let stats = self.reader.stats();
+        let sum = |count: fn(&RingStats) -> u64| stats.iter().map(count).sum::<u64>();
+        let ledger = &self.ledger;
+        ledger.bytes_borrowed.raise_to(sum(|s| s.leased_bytes));
+        ledger.bytes_copied.raise_to(sum(|s| s.copied_bytes));
+        ledger.records_unreadable.raise_to(sum(|s| s.malformed));
+    }
+}
+
+impl Target {
+    fn process(
+        &mut self,
+        batches: &[Option<RecordBatch>],
+        now_ns: u64,
+        wall: WallOffset,
+    ) -> anyhow::Result<Vec<Output>> {
+        match self {
+            Self::Pipeline(pipeline) => Ok(pipeline.process(Round::Sharded(batches), now_ns, wall)),
+            Self::Recorder(recorder) => {
+                for batch in batches.iter().flatten() {
+                    recorder.write(batch, wall)?;
+                }
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    fn close(&mut self, conn: u64, end: LostEnd) -> anyhow::Result<()> {
+        match self {
+            Self::Pipeline(pipeline) => pipeline.close(conn, end),
+            Self::Recorder(recorder) => recorder.close(conn, end)?,
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, now_ns: u64, wall: WallOffset) -> anyhow::Result<()> {
+        match self {
+            Self::Pipeline(pipeline) => pipeline.finish(now_ns, wall),
+            Self::Recorder(recorder) => recorder.finish()?,
+        }
+        Ok(())
+    }
+}
+
+/// Boot time in nanoseconds.
+#[must_use]
+pub fn boot_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    u64::try_from(i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec)).unwrap_or(0)
+}
+
+fn wall_offset() -> WallOffset {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let offset = i128::try_from(wall).unwrap_or(0) - i128::from(boot_ns());
+    WallOffset(i64::try_from(offset).unwrap_or(0))
+}

@@ -1,0 +1,130 @@
+//! From raw record batches to the stores: what a live capture and a replay have in common.
+
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+use rayon::prelude::*;
+use ringtap_batch::{
+    capture::RowFields,
+    clock::WallOffset,
+    interest::Interest,
+    objects,
+    ring::abi::{LostEnd, shard_of},
+    shard::{Context, Output, Shard},
+    transactions::Transactions,
+    usage,
+};
+
+use crate::{
+    config::checked::Plugins,
+    sink::{console::Console, delivery::Outbox},
+};
+
+/// The shards, and what they hand their output to.
+pub struct Pipeline {
+    shards: Vec<Shard>,
+    out: Out,
+}
+
+/// What transactions are handed to.
+pub struct Out {
+    /// What is made of them.
+    pub plugins: Arc<Plugins>,
+    /// Where events go.
+    pub events: Option<Outbox>,
+    /// Where objects go.
+    pub objects: Option<Outbox>,
+    /// Where lines go.
+    pub console: Console,
+}
+
+/// The batches of one round.
+#[derive(Clone, Copy)]
+pub enum Round<'a> {
+    /// One for each shard that has one.
+    Sharded(&'a [Option<RecordBatch>]),
+    /// One in which each shard finds its own rows.
+    Mixed(&'a RecordBatch),
+}
+
+impl Pipeline {
+    /// `shards` empty shards, a power of two.
+    #[must_use]
+    pub fn new(context: &Arc<Context>, shards: u32, out: Out) -> Self {
+        let shards = (0..shards).map(|index| Shard::one_of(context.clone(), index, shards)).collect();
+        Self { shards, out }
+    }
+
+    /// Lets the shards work side by side, up to the queues of the stores; returns what each says of its streams.
+    pub fn process(&mut self, round: Round<'_>, now_ns: u64, wall: WallOffset) -> Vec<Output> {
+        let out = &self.out;
+        let one = |(index, shard): (usize, &mut Shard)| {
+            let batch = match round {
+                Round::Sharded(batches) => batches.get(index).and_then(Option::as_ref),
+                Round::Mixed(batch) => Some(batch),
+            };
+            out.take(shard.process(batch, now_ns, wall))
+        };
+        match self.shards.as_mut_slice() {
+            [only] => vec![one((0, only))],
+            many => many.par_iter_mut().enumerate().map(one).collect(),
+        }
+    }
+
+    /// Ends all connections.
+    pub fn finish(&mut self, now_ns: u64, wall: WallOffset) {
+        let out = &self.out;
+        self.shards.par_iter_mut().for_each(|shard| {
+            out.take(shard.finish(now_ns, wall));
+        });
+    }
+
+    /// Ends a connection whose close record found a full ring.
+    pub fn close(&mut self, conn: u64, end: LostEnd) {
+        let shards = u32::try_from(self.shards.len()).expect("at most a few dozen");
+        self.shards[shard_of(conn, shards) as usize].close(conn, end.time_ns, end.totals);
+    }
+}
+
+impl Out {
+    /// Hands on the batches of an output; what is left of it is for the kernel.
+    fn take(&self, mut output: Output) -> Output {
+        if let (Some(connections), Some(events)) = (output.connections.take(), &self.events) {
+            events.offer(connections);
+        }
+        if let Some(transactions) = output.transactions.take().as_ref().and_then(Transactions::of) {
+            self.transactions(&transactions);
+        }
+        output
+    }
+
+    fn transactions(&self, t: &Transactions<'_>) {
+        for log in &self.plugins.logs {
+            for line in (0..t.rows()).filter_map(|row| log.line(t, row)) {
+                if self.console.line(line).is_err() {
+                    tracing::debug!("a line was dropped: standard output is slow or closed");
+                }
+            }
+        }
+        if let (true, Some(events)) = (self.plugins.report_usage, &self.events) {
+            events.offer(usage::requests(t));
+        }
+        let Some(outbox) = &self.objects else { return };
+        for capture in &self.plugins.captures {
+            if let Some(objects) = objects::objects(t, capture) {
+                outbox.offer(objects);
+            }
+        }
+    }
+}
+
+impl Interest for Plugins {
+    fn wants_bodies(&self) -> bool {
+        self.captures.iter().any(|capture| capture.wants_bodies()) || self.logs.iter().any(Interest::wants_bodies)
+    }
+
+    fn can_want_bodies(&self, row: &RowFields<'_>) -> bool {
+        self.captures.iter().any(|capture| capture.can_want_bodies(row))
+            || self.logs.iter().any(|log| log.can_want_bodies(row))
+    }
+}

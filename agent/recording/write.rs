@@ -1,0 +1,152 @@
+//! Writes a recording.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs::{self, File},
+    io::BufWriter,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::Context as _;
+use arrow_array::{ArrayRef, RecordBatch, cast::AsArray};
+use arrow_ipc::writer::StreamWriter;
+use arrow_schema::Schema;
+use ringtap_batch::{
+    clock::WallOffset,
+    ledger::Ledger,
+    process::Processes,
+    ring::{
+        abi::{Kind, LostEnd, Record},
+        records::{Records, RecordsBuilder, SCHEMA},
+    },
+};
+use zerocopy::{FromZeros as _, IntoBytes as _};
+
+use super::{HOST, ProcessRow, VERSION, seal::Sealing};
+
+/// Writes batches as they come, under another name until the recording is complete.
+pub struct Recorder {
+    writer: StreamWriter<Sealing<BufWriter<File>>>,
+    target: PathBuf,
+    partial: PathBuf,
+    processes: Arc<dyn Processes>,
+    ledger: Arc<Ledger>,
+    named: HashSet<u32>,
+    wall: Option<WallOffset>,
+}
+
+/// Wall time may drift so far before a row says so.
+const DRIFT_NS: u64 = 1_000_000;
+
+impl Recorder {
+    /// Begins a recording that becomes `target` when it is finished; until then it has `.partial` behind its name.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be made.
+    pub fn create(
+        target: &Path,
+        host: &str,
+        processes: Arc<dyn Processes>,
+        ledger: Arc<Ledger>,
+    ) -> anyhow::Result<Self> {
+        let mut name = target.as_os_str().to_owned();
+        name.push(".partial");
+        let partial = PathBuf::from(name);
+        let file = File::create(&partial).with_context(|| format!("cannot write {}", partial.display()))?;
+        let metadata = HashMap::from(
+            [(HOST, host), (VERSION, env!("CARGO_PKG_VERSION"))].map(|(k, v)| (k.to_owned(), v.to_owned())),
+        );
+        let schema = Schema::new_with_metadata(SCHEMA.fields().clone(), metadata);
+        let mut writer = StreamWriter::try_new(Sealing::new(BufWriter::with_capacity(1 << 20, file)), &schema)
+            .with_context(|| format!("cannot write {}", partial.display()))?;
+        writer.get_mut().end_message();
+        Ok(Self { writer, target: target.to_owned(), partial, processes, ledger, named: HashSet::new(), wall: None })
+    }
+
+    /// Adds a batch, and before it what is new of clock and processes.
+    ///
+    /// # Errors
+    ///
+    /// The disk refuses it.
+    pub fn write(&mut self, batch: &RecordBatch, wall: WallOffset) -> anyhow::Result<()> {
+        let Some(records) = Records::of(batch) else { return Ok(()) };
+        let mut own = RecordsBuilder::default();
+        if self.wall.is_none_or(|last| last.0.abs_diff(wall.0) > DRIFT_NS) {
+            self.wall = Some(wall);
+            own.push_copied(&own_head(Kind::Clock, 0, 8), &wall.0.to_le_bytes());
+        }
+        let (mut rows, mut bytes) = (0, 0);
+        for row in records.rows() {
+            rows += 1;
+            if row.kind == Some(Kind::Payload) {
+                bytes += row.payload.len() as u64;
+            }
+            if !self.named.contains(&row.tgid)
+                && let Some(process) = self.processes.get(row.tgid)
+            {
+                self.named.insert(row.tgid);
+                let said = ProcessRow { exe: process.exe.clone(), uid: process.uid, user: process.user.clone() };
+                let json = serde_json::to_vec(&said).context("a process cannot be described")?;
+                own.push_copied(&own_head(Kind::Process, row.tgid, json.len()), &json);
+            }
+        }
+        if own.rows() > 0 {
+            self.append(&own.finish(None))?;
+        }
+        self.append(&compact(batch)?)?;
+        self.ledger.records_read.add(rows);
+        self.ledger.bytes_read.add(bytes);
+        Ok(())
+    }
+
+    /// Adds the end of a connection that the ring had no room for.
+    ///
+    /// # Errors
+    ///
+    /// The disk refuses it.
+    pub fn close(&mut self, conn: u64, end: LostEnd) -> anyhow::Result<()> {
+        let totals = end.totals.as_bytes();
+        let mut head = own_head(Kind::Close, 0, totals.len());
+        (head.conn, head.time_ns) = (conn, end.time_ns);
+        let mut own = RecordsBuilder::default();
+        own.push_copied(&head, totals);
+        self.append(&own.finish(None))
+    }
+
+    fn append(&mut self, batch: &RecordBatch) -> anyhow::Result<()> {
+        self.writer.write(batch).with_context(|| format!("cannot write {}", self.partial.display()))?;
+        self.writer.get_mut().end_message();
+        Ok(())
+    }
+
+    /// Ends the recording and gives it its name.
+    ///
+    /// # Errors
+    ///
+    /// The disk refuses the last bytes, or the name.
+    pub fn finish(&mut self) -> anyhow::Result<()> {
+        let fault = || format!("cannot write {}", self.target.display());
+        self.writer.finish().with_context(fault)?;
+        let file = self.writer.get_mut().seal().with_context(fault)?;
+        file.get_ref().sync_all().with_context(fault)?;
+        fs::rename(&self.partial, &self.target).with_context(fault)
+    }
+}
+
+fn own_head(kind: Kind, tgid: u32, size: usize) -> Record {
+    let mut head = Record::new_zeroed();
+    (head.kind, head.tgid) = (kind as u8, tgid);
+    head.size = u32::try_from(size).unwrap_or(u32::MAX);
+    head
+}
+
+/// The batch without the parts of the ring that no row points to.
+fn compact(batch: &RecordBatch) -> anyhow::Result<RecordBatch> {
+    let mut columns: Vec<ArrayRef> = batch.columns().to_vec();
+    if let Some(payload) = columns.last_mut() {
+        *payload = Arc::new(payload.as_binary_view().gc());
+    }
+    Ok(RecordBatch::try_new(batch.schema(), columns)?)
+}

@@ -1,0 +1,307 @@
+//! Replay: a recording or a capture file through everything but the kernel.
+
+use std::{
+    io::IsTerminal as _,
+    path::{Path, PathBuf},
+    sync::{Arc, mpsc},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use arrow_array::RecordBatch;
+use indicatif::{ProgressBar, ProgressStyle};
+use ringtap_batch::{
+    budget::{Budgets, Memory},
+    clock::WallOffset,
+    ids::Ids,
+    ledger::Ledger,
+    process::Processes,
+    ring::{
+        abi::{Counters, Kind, flag, wanted},
+        records::Records,
+    },
+    shard::Context,
+};
+
+use self::{
+    capture_file::{CaptureFile, CaptureFileError, PacketCounts},
+    segments::View,
+};
+use crate::{
+    config::Config,
+    pipeline::{Out, Pipeline, Round},
+    recording::{RecordedProcesses, Recording, RecordingError},
+    sink::{Patience, console::Console, delivery::Delivery},
+};
+
+mod capture_file;
+mod packets;
+mod segments;
+
+/// What the command line adds to the configuration.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The recording or capture file.
+    pub file: PathBuf,
+    /// Shards, a power of two.
+    pub shards: u32,
+    /// What may be kept.
+    pub budgets: Budgets,
+    /// Whether to show a progress bar where standard error is a terminal.
+    pub progress: bool,
+}
+
+/// How a replay went.
+#[derive(Debug, serde::Serialize)]
+pub struct Summary {
+    /// The file.
+    pub file: PathBuf,
+    /// `recording` or `capture`.
+    pub format: &'static str,
+    /// Bytes of the file.
+    pub file_bytes: u64,
+    /// Wall time of the replay, in seconds.
+    pub seconds: f64,
+    /// Of a capture file: its packets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packets: Option<PacketCounts>,
+    /// The ledger's counts.
+    pub ledger: serde_json::Map<String, serde_json::Value>,
+    /// Whether they add up.
+    pub balanced: bool,
+    /// The ledger as a table for people.
+    #[serde(skip)]
+    pub table: String,
+}
+
+/// Why a file cannot be replayed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// A recording.
+    #[error("{file}: {error}", file = .0.display(), error = .1)]
+    Recording(PathBuf, #[source] RecordingError),
+    /// A capture file.
+    #[error("{file}: {error}", file = .0.display(), error = .1)]
+    CaptureFile(PathBuf, #[source] CaptureFileError),
+}
+
+/// Replays a file to its end. A damaged file is an error; what came before the damage has been delivered whole.
+///
+/// # Errors
+///
+/// The file cannot be read, or a store cannot be set up.
+pub fn replay(config: Config, options: &Options) -> anyhow::Result<(Summary, Option<ReplayError>)> {
+    let begun = Instant::now();
+    let ledger = Arc::new(Ledger::default());
+    let processes = Arc::new(RecordedProcesses::new(config.filters));
+    let source = Source::open(&options.file, config.wanted, &processes)?;
+    let (format, file_bytes) = (source.format(), source.progress().1);
+    let (console, console_thread) =
+        Console::start(Patience::UntilRoom).context("cannot start the writer of standard output")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let memory = Arc::new(Memory::new(options.budgets.agent));
+    let delivery = {
+        let _inside = runtime.enter();
+        Delivery::start(&config.stores, &console, &ledger, &memory, Patience::UntilRoom)?
+    };
+    let plugins = Arc::new(config.plugins);
+    let context = Arc::new(Context {
+        processes: processes as Arc<dyn Processes>,
+        ids: Arc::new(Ids::new([0; 3], 0, 0)),
+        ledger: ledger.clone(),
+        wanted: config.wanted,
+        budgets: options.budgets,
+        memory,
+        interest: plugins.clone(),
+        hostname: String::new(),
+        report_connections: delivery.events.is_some(),
+    });
+    let out = Out { plugins, events: delivery.events.clone(), objects: delivery.objects.clone(), console };
+    let mut pipeline = Pipeline::new(&context, options.shards, out);
+    let (counters, packets, fault) = drive(source, &mut pipeline, &Progress::new(options, file_bytes))?;
+    drop(pipeline);
+    // Whoever replays waits for the stores: they give up by themselves on what cannot be delivered.
+    runtime.block_on(delivery.drain(Duration::MAX));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    console_thread.join(Duration::MAX);
+    let summary = Summary {
+        file: options.file.clone(),
+        format,
+        file_bytes,
+        seconds: begun.elapsed().as_secs_f64(),
+        packets,
+        ledger: ledger.named().into_iter().map(|(name, n)| (name.to_owned(), n.into())).collect(),
+        balanced: ledger.balance(&counters).is_ok(),
+        table: ledger.table(&counters),
+    };
+    let file = options.file.clone();
+    let fault = fault.map(|fault| match fault {
+        SourceError::Recording(error) => ReplayError::Recording(file, error),
+        SourceError::CaptureFile(error) => ReplayError::CaptureFile(file, error),
+    });
+    Ok((summary, fault))
+}
+
+/// A batch on its way from the reader to the shards.
+struct Chunk {
+    batch: RecordBatch,
+    now_ns: u64,
+    wall: WallOffset,
+    at: u64,
+}
+
+/// Batches that may be read ahead.
+const READ_AHEAD: usize = 2;
+
+/// Reads on a thread of its own, ahead of the shards.
+fn drive(
+    mut source: Source,
+    pipeline: &mut Pipeline,
+    progress: &Progress,
+) -> anyhow::Result<(Counters, Option<PacketCounts>, Option<SourceError>)> {
+    let (sender, chunks) = mpsc::sync_channel(READ_AHEAD);
+    let reader = std::thread::Builder::new().name("replay-reader".into()).spawn(move || {
+        let fault = loop {
+            match source.read() {
+                // The other end is gone only if it has crashed.
+                Ok(Some(chunk)) => {
+                    if sender.send(chunk).is_err() {
+                        break None;
+                    }
+                }
+                Ok(None) => break None,
+                Err(fault) => break Some(fault),
+            }
+        };
+        (source.packets(), fault)
+    })?;
+    let (mut counters, mut now_ns, mut wall) = (Counters::default(), 0, WallOffset(0));
+    while let Ok(chunk) = chunks.recv() {
+        (now_ns, wall) = (chunk.now_ns.max(now_ns), chunk.wall);
+        count(&chunk.batch, &mut counters);
+        pipeline.process(Round::Mixed(&chunk.batch), now_ns, wall);
+        progress.at(chunk.at);
+    }
+    pipeline.finish(now_ns, wall);
+    let (packets, fault) = reader.join().map_err(|_| anyhow::anyhow!("the reader has crashed"))?;
+    Ok((counters, packets, fault))
+}
+
+/// What the programs would have counted had these rows come from them.
+fn count(batch: &RecordBatch, counters: &mut Counters) {
+    for row in Records::of(batch).into_iter().flat_map(Records::rows) {
+        counters.captured_records += 1;
+        if row.kind != Some(Kind::Payload) {
+            continue;
+        }
+        let (len, read) = (u64::from(row.len), row.payload.len() as u64);
+        counters.seen_bytes += len;
+        counters.captured_bytes += read;
+        let short = len.saturating_sub(read);
+        match row.flags {
+            f if f & flag::SENDFILE != 0 => counters.sendfile_bytes += short,
+            f if f & flag::DISCARDED != 0 => counters.discarded_bytes += short,
+            _ => counters.fault_bytes += short,
+        }
+    }
+}
+
+/// Why a source cannot be read on.
+enum SourceError {
+    Recording(RecordingError),
+    CaptureFile(CaptureFileError),
+}
+
+/// Where the records come from.
+enum Source {
+    Recording(Box<Recording>),
+    CaptureFile(Box<CaptureFile>),
+}
+
+impl Source {
+    fn open(path: &Path, wanted_bits: u32, processes: &Arc<RecordedProcesses>) -> Result<Self, ReplayError> {
+        // Connections of a capture file have two ends: they are seen from the one that the configuration wants.
+        let egress = wanted_bits & (wanted::EGRESS_INTERNAL | wanted::EGRESS_EXTERNAL) != 0;
+        let view = if egress { View::Client } else { View::Server };
+        if is_arrow(path).map_err(|error| ReplayError::CaptureFile(path.to_owned(), error.into()))? {
+            let recording = Recording::open(path, processes.clone());
+            return recording
+                .map(|r| Self::Recording(Box::new(r)))
+                .map_err(|error| ReplayError::Recording(path.to_owned(), error));
+        }
+        let file = CaptureFile::open(path, view);
+        file.map(|f| Self::CaptureFile(Box::new(f))).map_err(|error| ReplayError::CaptureFile(path.to_owned(), error))
+    }
+
+    fn format(&self) -> &'static str {
+        match self {
+            Self::Recording(_) => "recording",
+            Self::CaptureFile(_) => "capture",
+        }
+    }
+
+    fn progress(&self) -> (u64, u64) {
+        match self {
+            Self::Recording(recording) => recording.progress(),
+            Self::CaptureFile(file) => file.progress(),
+        }
+    }
+
+    fn packets(&self) -> Option<PacketCounts> {
+        match self {
+            Self::Recording(_) => None,
+            Self::CaptureFile(file) => Some(file.counts()),
+        }
+    }
+
+    fn read(&mut self) -> Result<Option<Chunk>, SourceError> {
+        let (batch, wall, now_ns) = match self {
+            Self::Recording(recording) => {
+                let batch = recording.read().map_err(SourceError::Recording)?;
+                let now_ns = batch.as_ref().map_or(0, last_time);
+                (batch, recording.wall(), now_ns)
+            }
+            Self::CaptureFile(file) => {
+                let batch = file.read().map_err(SourceError::CaptureFile)?;
+                (batch, WallOffset(0), file.now_ns())
+            }
+        };
+        let at = self.progress().0;
+        Ok(batch.map(|batch| Chunk { batch, now_ns, wall, at }))
+    }
+}
+
+fn is_arrow(path: &Path) -> std::io::Result<bool> {
+    use std::io::Read as _;
+    let mut first = Vec::new();
+    std::fs::File::open(path)?.take(4).read_to_end(&mut first)?;
+    Ok(first == [0xff; 4])
+}
+
+fn last_time(batch: &RecordBatch) -> u64 {
+    Records::of(batch).and_then(|records| records.rows().map(|row| row.time_ns).max()).unwrap_or(0)
+}
+
+/// How far the replay has come, for people.
+struct Progress(ProgressBar);
+
+impl Progress {
+    fn new(options: &Options, len: u64) -> Self {
+        if !options.progress || !std::io::stderr().is_terminal() {
+            return Self(ProgressBar::hidden());
+        }
+        let style = "{bar:40} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
+        let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
+        Self(ProgressBar::new(len).with_style(style))
+    }
+
+    fn at(&self, bytes: u64) {
+        self.0.set_position(bytes);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
