@@ -1,5 +1,7 @@
 //! The plugins `access_logs` and `debug`: transactions as lines on standard output.
 
+use std::{borrow::Cow, fmt::Write as _};
+
 use ringtap_batch::{
     capture::{Format, Level, RowFields, can_still_want},
     clock::rfc3339,
@@ -15,19 +17,19 @@ use crate::config::{
 };
 
 impl AccessLog {
-    /// The line of a row; `None` if it is not to be printed.
-    #[must_use]
-    pub fn line(&self, t: &Transactions<'_>, row: usize) -> Option<String> {
+    /// Appends the line of a row; false if it is not to be printed.
+    pub fn write(&self, t: &Transactions<'_>, row: usize, to: &mut String) -> bool {
         let fields = RowFields::new(t, row);
         let matching = self.rules.iter().find(|(expression, _)| expression.evaluate(&fields) == Ok(true));
         let mode = matching.map_or(self.mode, |(_, mode)| *mode);
         match (mode, self.format) {
-            (Mode::None, _) => None,
-            (Mode::Summary, LogFormat::Console) => Some(summary(t, row)),
-            (Mode::Summary, LogFormat::Json) => Some(json_summary(t, row)),
-            (mode, LogFormat::Console) => Some(content(t, row, mode, Format::Text)),
-            (mode, LogFormat::Json) => Some(content(t, row, mode, Format::Json)),
+            (Mode::None, _) => return false,
+            (Mode::Summary, LogFormat::Console) => summary(t, row, to),
+            (Mode::Summary, LogFormat::Json) => to.push_str(&json_summary(t, row)),
+            (mode, LogFormat::Console) => to.push_str(&content(t, row, mode, Format::Text)),
+            (mode, LogFormat::Json) => to.push_str(&content(t, row, mode, Format::Json)),
         }
+        true
     }
 }
 
@@ -50,32 +52,36 @@ fn content(t: &Transactions<'_>, row: usize, mode: Mode, format: Format) -> Stri
 }
 
 /// `12:00:01.234  200  GET https://host/path  12 ms  1.2 kB  curl[42] → 192.0.2.7:443`
-fn summary(t: &Transactions<'_>, row: usize) -> String {
-    let time = rfc3339(t.start_ns.value(row));
-    let time = time.get(11..23).unwrap_or_default();
+fn summary(t: &Transactions<'_>, row: usize, to: &mut String) {
     let process = text(t.process_exe, row).and_then(|exe| exe.rsplit('/').next()).unwrap_or("unknown");
     let ingress = t.direction.value(row) == "ingress";
     let (ip, port_column, arrow) = if ingress { (t.src_ip, t.src_port, '←') } else { (t.dst_ip, t.dst_port, '→') };
-    let peer = match (text(ip, row), port(port_column, row)) {
-        (Some(ip), Some(port)) if ip.contains(':') => format!("[{ip}]:{port}"),
-        (Some(ip), Some(port)) => format!("{ip}:{port}"),
-        _ => "unknown".into(),
+    let url = t.url.value(row);
+    // Traffic can hold what moves a terminal's cursor.
+    let clean = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    let url = if url.chars().any(char::is_control) { Cow::Owned(url.chars().map(clean).collect()) } else { url.into() };
+    time_of_day(t.start_ns.value(row), to);
+    let bytes = size(t.response_bytes.value(row));
+    let (status, method, ms) = (t.status.value(row), t.method.value(row), t.duration_ms(row));
+    let id = t.process_id.value(row);
+    let _ = write!(to, "  {status}  {method:<6} {url}  {ms} ms  {bytes}  {process}[{id}] {arrow} ");
+    let _ = match (text(ip, row), port(port_column, row)) {
+        (Some(ip), Some(port)) if ip.contains(':') => write!(to, "[{ip}]:{port}"),
+        (Some(ip), Some(port)) => write!(to, "{ip}:{port}"),
+        _ => write!(to, "unknown"),
     };
-    let damage: u64 = t.damage(row).map(|d| d.end - d.start).sum();
-    let marks = match (t.damage(row).count(), t.socket.value(row)) {
-        (0, "exact") => String::new(),
-        (0, socket) => format!("  socket {socket}"),
-        (_, _) => format!("  DAMAGED, {damage} bytes missing"),
+    let _ = match (t.damage(row).count(), t.socket.value(row)) {
+        (0, "exact") => Ok(()),
+        (0, socket) => write!(to, "  socket {socket}"),
+        (_, _) => write!(to, "  DAMAGED, {} bytes missing", t.damage(row).map(|d| d.end - d.start).sum::<u64>()),
     };
-    let url: String = t.url.value(row).chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-    format!(
-        "{time}  {}  {:<6} {url}  {} ms  {}  {process}[{}] {arrow} {peer}{marks}",
-        t.status.value(row),
-        t.method.value(row),
-        t.duration_ms(row),
-        size(t.response_bytes.value(row)),
-        t.process_id.value(row),
-    )
+}
+
+/// `12:00:01.234`, UTC.
+fn time_of_day(wall_ns: i64, to: &mut String) {
+    let ms = wall_ns.div_euclid(1_000_000).rem_euclid(86_400_000);
+    let (s, ms) = (ms / 1000, ms % 1000);
+    let _ = write!(to, "{:02}:{:02}:{:02}.{ms:03}", s / 3600, s / 60 % 60, s % 60);
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for people, to one decimal")]
@@ -105,6 +111,13 @@ fn json_summary(t: &Transactions<'_>, row: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn times_are_those_of_the_day() {
+        let mut text = String::new();
+        super::time_of_day(1_700_000_000_123_456_789, &mut text);
+        assert_eq!(text, "22:13:20.123");
+    }
+
     #[test]
     fn sizes_are_readable() {
         assert_eq!([0, 999, 1_200, 3_400_000].map(super::size), ["0 B", "999 B", "1.2 kB", "3.4 MB"]);

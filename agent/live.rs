@@ -158,6 +158,7 @@ impl Capture {
             (self.wall, self.refreshed) = (wall_offset(), Instant::now());
             self.count_rings();
             self.settle_lost_ends()?;
+            self.target.flush()?;
         }
         let batches = self.reader.scan();
         let records = batches.iter().flatten().map(RecordBatch::num_rows).sum();
@@ -216,6 +217,14 @@ impl Target {
             Self::Recorder(recorder) => recorder.close(conn, end)?,
         }
         Ok(())
+    }
+
+    /// A recording that is cut off lacks no more than a second.
+    fn flush(&mut self) -> anyhow::Result<()> {
+        match self {
+            Self::Pipeline(_) => Ok(()),
+            Self::Recorder(recorder) => recorder.flush(),
+        }
     }
 
     fn finish(&mut self, now_ns: u64, wall: WallOffset) -> anyhow::Result<()> {

@@ -38,6 +38,11 @@ pub struct Out {
     pub console: Console,
 }
 
+/// Rounds of fewer rows are not worth waking other threads for.
+const PARALLEL_ROWS: usize = 128;
+/// Lines are handed to the console in blocks of about this size.
+const BLOCK: usize = 16 << 10;
+
 /// The batches of one round.
 #[derive(Clone, Copy)]
 pub enum Round<'a> {
@@ -65,9 +70,14 @@ impl Pipeline {
             };
             out.take(shard.process(batch, now_ns, wall))
         };
-        match self.shards.as_mut_slice() {
-            [only] => vec![one((0, only))],
-            many => many.par_iter_mut().enumerate().map(one).collect(),
+        let rows = match round {
+            Round::Sharded(batches) => batches.iter().flatten().map(RecordBatch::num_rows).sum(),
+            Round::Mixed(batch) => batch.num_rows(),
+        };
+        if self.shards.len() > 1 && rows >= PARALLEL_ROWS {
+            self.shards.par_iter_mut().enumerate().map(one).collect()
+        } else {
+            self.shards.iter_mut().enumerate().map(one).collect()
         }
     }
 
@@ -100,9 +110,16 @@ impl Out {
 
     fn transactions(&self, t: &Transactions<'_>) {
         for log in &self.plugins.logs {
-            for line in (0..t.rows()).filter_map(|row| log.line(t, row)) {
-                if self.console.line(line).is_err() {
-                    tracing::debug!("a line was dropped: standard output is slow or closed");
+            let mut block = String::new();
+            for row in 0..t.rows() {
+                if log.write(t, row, &mut block) {
+                    block.push('\n');
+                }
+                if block.len() >= BLOCK || (row + 1 == t.rows() && !block.is_empty()) {
+                    block.truncate(block.len() - 1);
+                    if self.console.line(std::mem::take(&mut block)).is_err() {
+                        tracing::debug!("lines were dropped: standard output is slow or closed");
+                    }
                 }
             }
         }

@@ -93,7 +93,7 @@ pub mod exclude {
 }
 
 /// Head of every record.
-#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Record {
     /// Boot time in nanoseconds when the call had ended.

@@ -1,7 +1,7 @@
 //! Reads a recording back.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     fs::File,
     io::{self, Read as _, Seek as _, SeekFrom},
     path::Path,
@@ -58,6 +58,7 @@ pub struct Recording {
     wall: WallOffset,
     /// `None` if the recording was not finished.
     seals: Option<Seals>,
+    pool: Pool,
 }
 
 impl Recording {
@@ -71,7 +72,7 @@ impl Recording {
         let len = file.metadata()?.len();
         let seals = Seals::read(&mut file, len)?;
         file.rewind()?;
-        Ok(Self { file, len, at: 0, decoder: StreamDecoder::new(), processes, wall: WallOffset(0), seals })
+        Ok(Self { file, len, at: 0, decoder: StreamDecoder::new(), processes, wall: WallOffset(0), seals, pool: Pool::default() })
     }
 
     /// Bytes read so far, and bytes of the file.
@@ -128,13 +129,15 @@ impl Recording {
         if len > MESSAGE_MAX {
             return Err(damaged("the message is longer than any of a recording"));
         }
-        let mut bytes = MutableBuffer::from_len_zeroed(usize::try_from(len).map_err(|_| damaged("too long"))?);
+        let mut bytes = self.pool.take(usize::try_from(len).map_err(|_| damaged("too long"))?);
         self.file.read_exact(bytes.as_slice_mut())?;
         if sum.is_some_and(|sum| sum != crc32fast::hash(bytes.as_slice())) {
             return Err(damaged("its checksum differs"));
         }
         self.at += len;
-        Ok(Some((at, bytes.into())))
+        let bytes = Buffer::from(bytes);
+        self.pool.lend(&bytes);
+        Ok(Some((at, bytes)))
     }
 
     /// Length of the next message of a recording that was not finished, by what the message itself says.
@@ -189,6 +192,39 @@ impl Recording {
                 _ => {}
             }
         }
+    }
+}
+
+/// Memory of messages that were read, used again when nothing points to it any more: fresh pages cost more than the
+/// reading.
+#[derive(Debug, Default)]
+struct Pool(VecDeque<Buffer>);
+
+/// Messages that are under way at a time, as a rule.
+const LENT_MAX: usize = 8;
+
+impl Pool {
+    /// Room for a message, with whatever was there before.
+    fn take(&mut self, len: usize) -> MutableBuffer {
+        for _ in 0..self.0.len() {
+            let Some(old) = self.0.pop_front() else { break };
+            match old.into_mutable() {
+                Ok(mut free) => {
+                    free.resize(len, 0);
+                    return free;
+                }
+                Err(lent) => self.0.push_back(lent),
+            }
+        }
+        MutableBuffer::from_len_zeroed(len)
+    }
+
+    /// Takes note of memory that may come back.
+    fn lend(&mut self, bytes: &Buffer) {
+        if self.0.len() >= LENT_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back(bytes.clone());
     }
 }
 

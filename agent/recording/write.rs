@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use arrow_array::{ArrayRef, RecordBatch, cast::AsArray};
+use arrow_array::RecordBatch;
 use arrow_ipc::writer::StreamWriter;
 use arrow_schema::Schema;
 use ringtap_batch::{
@@ -34,8 +34,14 @@ pub struct Recorder {
     ledger: Arc<Ledger>,
     named: HashSet<u32>,
     wall: Option<WallOffset>,
+    /// Rows of our own, and the kernel's, that are not written yet.
+    own: RecordsBuilder,
+    pending: RecordsBuilder,
 }
 
+/// Payload of one message: so much stays in the caches of whoever replays it.
+const MESSAGE_BYTES: usize = 1 << 20;
+const MESSAGE_ROWS: usize = 8192;
 /// Wall time may drift so far before a row says so.
 const DRIFT_NS: u64 = 1_000_000;
 
@@ -62,7 +68,7 @@ impl Recorder {
         let mut writer = StreamWriter::try_new(Sealing::new(BufWriter::with_capacity(1 << 20, file)), &schema)
             .with_context(|| format!("cannot write {}", partial.display()))?;
         writer.get_mut().end_message();
-        Ok(Self { writer, target: target.to_owned(), partial, processes, ledger, named: HashSet::new(), wall: None })
+        Ok(Self { writer, target: target.to_owned(), partial, processes, ledger, named: HashSet::new(), wall: None, own: RecordsBuilder::default(), pending: RecordsBuilder::default() })
     }
 
     /// Adds a batch, and before it what is new of clock and processes.
@@ -72,10 +78,9 @@ impl Recorder {
     /// The disk refuses it.
     pub fn write(&mut self, batch: &RecordBatch, wall: WallOffset) -> anyhow::Result<()> {
         let Some(records) = Records::of(batch) else { return Ok(()) };
-        let mut own = RecordsBuilder::default();
         if self.wall.is_none_or(|last| last.0.abs_diff(wall.0) > DRIFT_NS) {
             self.wall = Some(wall);
-            own.push_copied(&own_head(Kind::Clock, 0, 8), &wall.0.to_le_bytes());
+            self.own.push_copied(&own_head(Kind::Clock, 0, 8), &wall.0.to_le_bytes());
         }
         let (mut rows, mut bytes) = (0, 0);
         for row in records.rows() {
@@ -83,21 +88,27 @@ impl Recorder {
             if row.kind == Some(Kind::Payload) {
                 bytes += row.payload.len() as u64;
             }
-            if !self.named.contains(&row.tgid)
-                && let Some(process) = self.processes.get(row.tgid)
-            {
-                self.named.insert(row.tgid);
-                let said = ProcessRow { exe: process.exe.clone(), uid: process.uid, user: process.user.clone() };
-                let json = serde_json::to_vec(&said).context("a process cannot be described")?;
-                own.push_copied(&own_head(Kind::Process, row.tgid, json.len()), &json);
+            self.name(row.tgid)?;
+            self.pending.push_copied(&row.head(), row.payload);
+            if self.pending.copied_bytes() >= MESSAGE_BYTES || self.pending.rows() >= MESSAGE_ROWS {
+                self.flush()?;
             }
         }
-        if own.rows() > 0 {
-            self.append(&own.finish(None))?;
-        }
-        self.append(&compact(batch)?)?;
         self.ledger.records_read.add(rows);
         self.ledger.bytes_read.add(bytes);
+        Ok(())
+    }
+
+    /// Describes a process once.
+    fn name(&mut self, tgid: u32) -> anyhow::Result<()> {
+        if self.named.contains(&tgid) {
+            return Ok(());
+        }
+        let Some(process) = self.processes.get(tgid) else { return Ok(()) };
+        self.named.insert(tgid);
+        let said = ProcessRow { exe: process.exe.clone(), uid: process.uid, user: process.user.clone() };
+        let json = serde_json::to_vec(&said).context("a process cannot be described")?;
+        self.own.push_copied(&own_head(Kind::Process, tgid, json.len()), &json);
         Ok(())
     }
 
@@ -110,14 +121,25 @@ impl Recorder {
         let totals = end.totals.as_bytes();
         let mut head = own_head(Kind::Close, 0, totals.len());
         (head.conn, head.time_ns) = (conn, end.time_ns);
-        let mut own = RecordsBuilder::default();
-        own.push_copied(&head, totals);
-        self.append(&own.finish(None))
+        self.pending.push_copied(&head, totals);
+        self.flush()
     }
 
-    fn append(&mut self, batch: &RecordBatch) -> anyhow::Result<()> {
-        self.writer.write(batch).with_context(|| format!("cannot write {}", self.partial.display()))?;
-        self.writer.get_mut().end_message();
+    /// Writes what has gathered, the rows of our own first.
+    ///
+    /// # Errors
+    ///
+    /// The disk refuses it.
+    pub fn flush(&mut self) -> anyhow::Result<()> {
+        for builder in [&mut self.own, &mut self.pending] {
+            if builder.rows() == 0 {
+                continue;
+            }
+            let next = RecordsBuilder::with_capacity(builder.copied_bytes());
+            let batch = std::mem::replace(builder, next).finish(None);
+            self.writer.write(&batch).with_context(|| format!("cannot write {}", self.partial.display()))?;
+            self.writer.get_mut().end_message();
+        }
         Ok(())
     }
 
@@ -127,6 +149,7 @@ impl Recorder {
     ///
     /// The disk refuses the last bytes, or the name.
     pub fn finish(&mut self) -> anyhow::Result<()> {
+        self.flush()?;
         let fault = || format!("cannot write {}", self.target.display());
         self.writer.finish().with_context(fault)?;
         let file = self.writer.get_mut().seal().with_context(fault)?;
@@ -140,13 +163,4 @@ fn own_head(kind: Kind, tgid: u32, size: usize) -> Record {
     (head.kind, head.tgid) = (kind as u8, tgid);
     head.size = u32::try_from(size).unwrap_or(u32::MAX);
     head
-}
-
-/// The batch without the parts of the ring that no row points to.
-fn compact(batch: &RecordBatch) -> anyhow::Result<RecordBatch> {
-    let mut columns: Vec<ArrayRef> = batch.columns().to_vec();
-    if let Some(payload) = columns.last_mut() {
-        *payload = Arc::new(payload.as_binary_view().gc());
-    }
-    Ok(RecordBatch::try_new(batch.schema(), columns)?)
 }

@@ -21,7 +21,7 @@ use super::{
 const BUFFER: usize = 1 << 20;
 const BUFFER_MAX: usize = 64 << 20;
 /// A batch is handed on at so many bytes or rows.
-const BATCH_BYTES: usize = 4 << 20;
+const BATCH_BYTES: usize = 1 << 20;
 const BATCH_ROWS: usize = 8192;
 
 /// Why a capture file cannot be read on.

@@ -92,7 +92,8 @@ impl Flows {
 
     /// The rows so far; `None` if there are none.
     pub fn take_batch(&mut self) -> Option<RecordBatch> {
-        (self.builder.rows() > 0).then(|| std::mem::take(&mut self.builder).finish(None))
+        let next = || RecordsBuilder::with_capacity(self.builder.copied_bytes());
+        (self.builder.rows() > 0).then(next).map(|next| std::mem::replace(&mut self.builder, next).finish(None))
     }
 
     /// Takes a segment.

@@ -9,8 +9,8 @@ use std::{
 
 use super::{Patience, SinkError};
 
-/// Lines that may wait.
-const LINES_MAX: usize = 65_536;
+/// Lines, or blocks of lines, that may wait.
+const LINES_MAX: usize = 16_384;
 
 /// Writes lines.
 #[derive(Debug, Clone)]

@@ -327,19 +327,21 @@ impl Connection {
 
     /// Which half a direction carries; by content where the role is not known.
     fn part_of(&mut self, direction: Direction, bytes: &[u8]) -> Option<Part> {
-        let requests = match (self.requests, head::start_of(bytes)) {
-            (Some(requests), _) => requests,
-            (None, Start::Request) => direction,
-            (None, Start::Response) if direction == Direction::Sent => Direction::Received,
-            (None, Start::Response) => Direction::Sent,
-            (None, Start::Http2) => {
-                self.protocol = Protocol::Http2;
-                return None;
-            }
-            (None, Start::Undecided | Start::Other) => {
-                self.sought(Part::Request, bytes.len() as u64);
-                return None;
-            }
+        let requests = match self.requests {
+            Some(requests) => requests,
+            None => match head::start_of(bytes) {
+                Start::Request => direction,
+                Start::Response if direction == Direction::Sent => Direction::Received,
+                Start::Response => Direction::Sent,
+                Start::Http2 => {
+                    self.protocol = Protocol::Http2;
+                    return None;
+                }
+                Start::Undecided | Start::Other => {
+                    self.sought(Part::Request, bytes.len() as u64);
+                    return None;
+                }
+            },
         };
         self.requests = Some(requests);
         Some(if requests == direction { Part::Request } else { Part::Response })

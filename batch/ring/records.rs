@@ -64,6 +64,12 @@ pub struct RecordsBuilder {
 }
 
 impl RecordsBuilder {
+    /// Room for so many copied bytes: growing step by step would touch each of them several times.
+    #[must_use]
+    pub fn with_capacity(copied_bytes: usize) -> Self {
+        Self { copied: Vec::with_capacity(copied_bytes), ..Self::default() }
+    }
+
     /// Rows so far.
     #[must_use]
     pub fn rows(&self) -> usize {
@@ -150,6 +156,8 @@ pub struct Row<'a> {
     pub len: u32,
     /// Process.
     pub tgid: u32,
+    /// Thread.
+    pub tid: u32,
     /// What the row is about; `None` for a kind that this build does not know.
     pub kind: Option<Kind>,
     /// 0 sent, 1 received.
@@ -162,6 +170,20 @@ pub struct Row<'a> {
     pub payload: &'a [u8],
 }
 
+impl Row<'_> {
+    /// The row as the head of a record.
+    #[must_use]
+    pub fn head(&self) -> Record {
+        let mut head = Record::default();
+        (head.time_ns, head.conn, head.offset, head.len) = (self.time_ns, self.conn, self.offset, self.len);
+        (head.tgid, head.tid, head.flags) = (self.tgid, self.tid, self.flags);
+        (head.kind, head.direction, head.layer) =
+            (self.kind.map_or(0, |kind| kind as u8), self.direction, self.layer);
+        head.size = u32::try_from(self.payload.len()).expect("payloads are far below 4 GiB");
+        head
+    }
+}
+
 /// Typed view of a raw records batch.
 #[derive(Debug, Clone, Copy)]
 pub struct Records<'a> {
@@ -170,6 +192,7 @@ pub struct Records<'a> {
     offset: &'a UInt64Array,
     len: &'a UInt32Array,
     tgid: &'a UInt32Array,
+    tid: &'a UInt32Array,
     kind: &'a UInt8Array,
     direction: &'a UInt8Array,
     layer: &'a UInt8Array,
@@ -193,6 +216,7 @@ impl<'a> Records<'a> {
             offset: u64s(2),
             len: u32s(3),
             tgid: u32s(4),
+            tid: u32s(5),
             kind: u8s(6),
             direction: u8s(7),
             layer: u8s(8),
@@ -209,6 +233,7 @@ impl<'a> Records<'a> {
             offset: self.offset.value(i),
             len: self.len.value(i),
             tgid: self.tgid.value(i),
+            tid: self.tid.value(i),
             kind: Kind::from_byte(self.kind.value(i)),
             direction: self.direction.value(i),
             layer: self.layer.value(i),
