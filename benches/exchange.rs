@@ -5,13 +5,15 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ringtap_exchange::{Connection, Direction, Exchange, Limits, Role};
 
+mod common;
+
 const EXCHANGES: usize = 1000;
 
-/// Feeds keep-alive exchanges with bodies of `size` bytes, the response cut into records of 16 KiB.
-fn feed(request: &[u8], response: &[u8]) -> Vec<Exchange> {
-    let mut connection = Connection::new(Limits::default(), Some(Role::Client), false);
+/// Feeds keep-alive exchanges, the response cut into records of 16 KiB.
+fn feed(traffic: &[(Vec<u8>, Vec<u8>)], limits: Limits) -> Vec<Exchange> {
+    let mut connection = Connection::new(limits, Some(Role::Client), false);
     let mut out = Vec::new();
-    for _ in 0..EXCHANGES {
+    for (request, response) in traffic {
         let at = connection.next_offset(Direction::Sent);
         connection.data(Direction::Sent, at, request, 0, &mut out);
         for part in response.chunks(16 * 1024) {
@@ -23,21 +25,26 @@ fn feed(request: &[u8], response: &[u8]) -> Vec<Exchange> {
 }
 
 fn exchanges(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("exchange/keep-alive");
-    for size in [0, 1_000, 100_000] {
-        let request =
-            b"GET /items?page=7 HTTP/1.1\r\nHost: api.example.com\r\nUser-Agent: bench/1\r\nAccept: */*\r\n\r\n";
-        let mut response =
-            format!("HTTP/1.1 200 OK\r\nServer: s\r\nContent-Type: text/plain\r\nContent-Length: {size}\r\n\r\n")
-                .into_bytes();
-        response.resize(response.len() + size, b'x');
-        let out = feed(request, &response);
-        assert_eq!(out.len(), EXCHANGES);
-        assert!(out.iter().all(|e| e.response.as_ref().is_some_and(|r| r.body.bytes.len() == size && r.body.complete)));
-        group.throughput(Throughput::Bytes((EXCHANGES * (request.len() + response.len())) as u64));
-        group.bench_function(format!("{size}"), |b| b.iter(|| black_box(feed(request, &response)).len()));
+    for (name, bodies) in [("kept", true), ("unwanted", false)] {
+        let mut group = criterion.benchmark_group(format!("exchange/bodies-{name}"));
+        for (size, expected) in [
+            (0, ["b335cf5d"; 2]),
+            (1024, ["547c50dd", "cb96df0d"]),
+            (16_384, ["e71bba2c", "54852878"]),
+            (100_000, ["fb031155", "e4545281"]),
+        ] {
+            let mut random = common::Random::new();
+            let traffic: Vec<_> = (0..EXCHANGES).map(|_| common::exchange(&mut random, size)).collect();
+            let limits = Limits { bodies, ..Limits::default() };
+            let out = feed(&traffic, limits);
+            let said: String = out.iter().map(|e| format!("{} {:?}", e.request.target, e.response)).collect();
+            common::check("exchange", said, expected[usize::from(!bodies)]);
+            let bytes: usize = traffic.iter().map(|(request, response)| request.len() + response.len()).sum();
+            group.throughput(Throughput::Bytes(bytes as u64));
+            group.bench_function(size.to_string(), |b| b.iter(|| black_box(feed(&traffic, limits)).len()));
+        }
+        group.finish();
     }
-    group.finish();
 }
 
 criterion_group!(benches, exchanges);

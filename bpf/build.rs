@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-const OBJECTS: [&str; 2] = ["capture", "cookie"];
+const OBJECTS: [&str; 3] = ["capture", "cookie", "bench"];
 /// From 20 on clang turns plain atomic additions into fetching ones, which kernels before 5.12 refuse.
 const COMPILERS: [&str; 7] = ["clang-19", "clang-18", "clang-17", "clang-16", "clang-15", "clang-14", "clang"];
 

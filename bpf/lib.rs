@@ -25,6 +25,12 @@ pub fn capture_object() -> &'static [u8] {
     object!("capture")
 }
 
+/// For measurements: a producer of records, and programs that do nothing.
+#[must_use]
+pub fn bench_object() -> &'static [u8] {
+    object!("bench")
+}
+
 /// Optional: makes connection ids equal to socket cookies.
 #[must_use]
 pub fn cookie_object() -> &'static [u8] {

@@ -72,7 +72,16 @@ impl Recording {
         let len = file.metadata()?.len();
         let seals = Seals::read(&mut file, len)?;
         file.rewind()?;
-        Ok(Self { file, len, at: 0, decoder: StreamDecoder::new(), processes, wall: WallOffset(0), seals, pool: Pool::default() })
+        Ok(Self {
+            file,
+            len,
+            at: 0,
+            decoder: StreamDecoder::new(),
+            processes,
+            wall: WallOffset(0),
+            seals,
+            pool: Pool::default(),
+        })
     }
 
     /// Bytes read so far, and bytes of the file.

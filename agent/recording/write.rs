@@ -68,7 +68,17 @@ impl Recorder {
         let mut writer = StreamWriter::try_new(Sealing::new(BufWriter::with_capacity(1 << 20, file)), &schema)
             .with_context(|| format!("cannot write {}", partial.display()))?;
         writer.get_mut().end_message();
-        Ok(Self { writer, target: target.to_owned(), partial, processes, ledger, named: HashSet::new(), wall: None, own: RecordsBuilder::default(), pending: RecordsBuilder::default() })
+        Ok(Self {
+            writer,
+            target: target.to_owned(),
+            partial,
+            processes,
+            ledger,
+            named: HashSet::new(),
+            wall: None,
+            own: RecordsBuilder::default(),
+            pending: RecordsBuilder::default(),
+        })
     }
 
     /// Adds a batch, and before it what is new of clock and processes.

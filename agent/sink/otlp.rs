@@ -38,12 +38,13 @@ pub struct Otlp {
     exporter: Exporter,
     logger: SdkLogger,
     scope: InstrumentationScope,
+    resource: ResourceAttributesWithSchema,
     endpoint: String,
 }
 
 enum Exporter {
     Network(Box<LogExporter>),
-    Stdout(Console, Box<ResourceAttributesWithSchema>),
+    Stdout(Console),
 }
 
 impl Otlp {
@@ -64,7 +65,7 @@ impl Otlp {
             )
             .build();
         let exporter = match config.protocol {
-            Protocol::Stdout => Exporter::Stdout(console.clone(), Box::new((&resource).into())),
+            Protocol::Stdout => Exporter::Stdout(console.clone()),
             Protocol::Grpc => network(grpc(config)?, &resource),
             Protocol::Http => network(http(config)?, &resource),
         };
@@ -73,6 +74,7 @@ impl Otlp {
             exporter,
             logger,
             scope: InstrumentationScope::builder(scope).build(),
+            resource: (&resource).into(),
             endpoint: config.endpoint.clone(),
         })
     }
@@ -83,8 +85,20 @@ impl Otlp {
     ///
     /// The collector refuses, or cannot be reached.
     pub async fn events(&self, batch: &RecordBatch) -> Result<(), SinkError> {
-        let records: Vec<SdkLogRecord> = (0..batch.num_rows()).map(|row| self.event(batch, row)).collect();
-        self.export(&records).await
+        self.export(&self.records(batch)).await
+    }
+
+    /// The request that a batch of events makes.
+    #[must_use]
+    pub fn request(&self, batch: &RecordBatch) -> ExportLogsServiceRequest {
+        let records = self.records(batch);
+        let scoped: Vec<_> = records.iter().map(|record| (record, &self.scope)).collect();
+        let resource_logs = group_logs_by_resource_and_scope(&LogBatch::new(&scoped), &self.resource);
+        ExportLogsServiceRequest { resource_logs }
+    }
+
+    fn records(&self, batch: &RecordBatch) -> Vec<SdkLogRecord> {
+        (0..batch.num_rows()).map(|row| self.event(batch, row)).collect()
     }
 
     /// Sends an object; the answer is its url.
@@ -106,8 +120,8 @@ impl Otlp {
                 .export(batch)
                 .await
                 .map_err(|error| SinkError::Delivery { store: "otel", reason: explain(&error) }),
-            Exporter::Stdout(console, resource) => {
-                let resource_logs = group_logs_by_resource_and_scope(&batch, resource);
+            Exporter::Stdout(console) => {
+                let resource_logs = group_logs_by_resource_and_scope(&batch, &self.resource);
                 let line = serde_json::to_string(&ExportLogsServiceRequest { resource_logs })
                     .map_err(|error| SinkError::Delivery { store: "otel", reason: explain(&error) })?;
                 console.line(line)

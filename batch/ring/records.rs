@@ -177,8 +177,7 @@ impl Row<'_> {
         let mut head = Record::default();
         (head.time_ns, head.conn, head.offset, head.len) = (self.time_ns, self.conn, self.offset, self.len);
         (head.tgid, head.tid, head.flags) = (self.tgid, self.tid, self.flags);
-        (head.kind, head.direction, head.layer) =
-            (self.kind.map_or(0, |kind| kind as u8), self.direction, self.layer);
+        (head.kind, head.direction, head.layer) = (self.kind.map_or(0, |kind| kind as u8), self.direction, self.layer);
         head.size = u32::try_from(self.payload.len()).expect("payloads are far below 4 GiB");
         head
     }

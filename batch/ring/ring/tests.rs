@@ -102,13 +102,13 @@ fn records_come_in_order_and_once() {
     let mut ring = producer.ring();
     assert!(!ring.has_records());
     assert!(ring.scan().is_none());
-    for payload in [0, 1, 12, 13, 1023, 1024, 5000] {
+    for payload in [0, 1, 12, 13, 255, 256, 5000] {
         assert!(producer.put(payload, 0));
     }
     let batch = ring.scan().expect("seven records");
     assert_eq!(check(&batch), [0, 1, 2, 3, 4, 5, 6]);
     assert!(ring.scan().is_none());
-    assert_eq!(ring.stats().leased_bytes, 1024 + 5000);
+    assert_eq!(ring.stats().leased_bytes, 256 + 5000);
     assert_eq!(producer.consumed(), 0, "the batch holds its span");
     drop(batch);
     assert_eq!(producer.consumed(), producer.produced);
@@ -130,18 +130,41 @@ fn busy_records_stop_a_scan_and_discarded_ones_do_not() {
 }
 
 #[test]
-fn small_payloads_and_crowded_rings_lend_nothing() {
+fn small_payloads_are_copied_and_in_crowded_rings_all_are() {
     let mut producer = Producer::new();
     let mut ring = producer.ring();
-    producer.put(1000, 0);
+    producer.put(200, 0);
     let small = ring.scan().expect("a record");
     assert_eq!(producer.consumed(), producer.produced, "it was copied");
-    while producer.put(8000, 0) {}
-    let crowded = ring.scan().expect("records");
-    assert_eq!(producer.consumed(), producer.produced, "under pressure all are copied");
-    assert_eq!(ring.stats().leased_bytes, 0);
+    let mut held = Vec::new();
+    while ring.lent() <= u64::from(SIZE) / 2 {
+        assert!(producer.put(8000, 0));
+        held.push(ring.scan().expect("a record"));
+    }
+    let leased = ring.stats().leased_bytes;
+    assert_eq!(leased, 8000 * held.len() as u64);
+    assert!(producer.put(8000, 0));
+    let crowded = ring.scan().expect("a record");
+    assert_eq!(ring.stats().leased_bytes, leased, "while more than half is lent, all are copied");
+    held.clear();
+    assert_eq!(producer.consumed(), producer.produced, "the copy holds nothing");
     check(&small);
     check(&crowded);
+}
+
+/// Of a full ring each scan takes a part, so that what is done with goes back while the rest waits.
+#[test]
+fn scans_take_a_part() {
+    let mut producer = Producer::new();
+    let mut ring = producer.ring();
+    while producer.put(4000, 0) {}
+    let mut scans = 0;
+    while let Some(batch) = ring.scan() {
+        scans += 1;
+        assert!(ring.lent() <= u64::from(SIZE) / 8 + 4096);
+        check(&batch);
+    }
+    assert_eq!((scans, producer.consumed()), (6, producer.produced));
 }
 
 #[test]
