@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -25,6 +25,9 @@ pub enum Command {
     Run(RunArgs),
     /// Record what the probes see into a file, for `replay`.
     Record(RecordArgs),
+    /// Measure on this machine.
+    #[command(subcommand)]
+    Bench(Bench),
     /// Send a recording, or a pcap or pcapng file, through the rules and stores of a configuration.
     Replay(ReplayArgs),
     /// Check a configuration and say what is wrong with it.
@@ -43,6 +46,65 @@ pub struct RunArgs {
     /// Bytes of one ring between kernel and agent, a power of two.
     #[arg(long, env = "RINGTAP_RING_SIZE", value_name = "SIZE", default_value = "32mb", value_parser = ring_size)]
     pub ring_size: u32,
+    /// Where metrics are served; `off`: nowhere.
+    #[arg(long, env = "HTTPD_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:10001", value_parser = listen)]
+    pub httpd_listen: Listen,
+}
+
+/// An address to listen on, or none.
+#[derive(Debug, Clone, Copy)]
+pub struct Listen(pub Option<SocketAddr>);
+
+/// Flags of `bench capacity`.
+#[derive(Debug, Clone, Args)]
+pub struct CapacityArgs {
+    /// Folder for the results: `capacity.json` and `capacity.html`.
+    #[arg(short, long, value_name = "FOLDER", default_value = "capacity")]
+    pub output: PathBuf,
+    /// Configuration of the agent; its stores receive what the load makes. Left out: objects and events are made and
+    /// thrown away.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Seconds that each step is measured.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=600))]
+    pub seconds: u32,
+    /// Body sizes to measure.
+    #[arg(long, value_name = "SIZE,…", default_value = "0,1kb,16kb,1mb", value_delimiter = ',', value_parser = size)]
+    pub bodies: Vec<u64>,
+    /// Transports to measure.
+    #[arg(long, value_name = "NAME,…", default_value = "plain,tls", value_delimiter = ',')]
+    pub transports: Vec<Transport>,
+    /// Capture levels to measure; a configuration of your own has its own.
+    #[arg(long, value_name = "NAME,…", default_value = "summary,full", value_delimiter = ',')]
+    pub levels: Vec<CapacityLevel>,
+    /// Bytes of one ring.
+    #[arg(long, value_name = "SIZE", default_value = "32mb", value_parser = ring_size)]
+    pub ring_size: u32,
+}
+
+/// What the load speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Transport {
+    /// HTTP/1.1.
+    Plain,
+    /// HTTP/1.1 over TLS.
+    Tls,
+}
+
+/// How much the agent captures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CapacityLevel {
+    /// Metadata.
+    Summary,
+    /// Everything.
+    Full,
+}
+
+/// What to measure.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Bench {
+    /// What this host can carry, and which ring size to set: raises the load of a real server step by step.
+    Capacity(CapacityArgs),
 }
 
 /// Flags of `record`.
@@ -119,6 +181,14 @@ pub enum LogEncoding {
 fn size(text: &str) -> Result<u64, String> {
     let bytes = parse_size(text)?;
     if bytes > 2 << 30 { Err(format!("`{text}` is more than 2gb")) } else { Ok(bytes as u64) }
+}
+
+fn listen(text: &str) -> Result<Listen, String> {
+    if text == "off" || text.is_empty() {
+        return Ok(Listen(None));
+    }
+    let address = text.parse().map_err(|_| format!("`{text}` is not an address such as 127.0.0.1:10001, nor `off`"))?;
+    Ok(Listen(Some(address)))
 }
 
 fn ring_size(text: &str) -> Result<u32, String> {

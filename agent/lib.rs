@@ -7,6 +7,8 @@
 //! - Nothing here writes to an observed process's memory, or stands in the way of its traffic.
 #![forbid(unsafe_code)]
 
+pub mod admin;
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod lines;

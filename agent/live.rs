@@ -4,7 +4,7 @@ use std::{
     io,
     os::fd::AsFd as _,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
@@ -80,6 +80,7 @@ impl Live {
         ring_bytes: u32,
         processes: Arc<ProcessTable>,
         ledger: Arc<Ledger>,
+        counted: Arc<RwLock<Counters>>,
         target: Target,
     ) -> anyhow::Result<(Self, oneshot::Receiver<()>)> {
         let (fds, wake) = kernel.ring_fds()?;
@@ -89,7 +90,8 @@ impl Live {
             tracing::warn!("{refused}");
         }
         let maps = kernel.take_stream_maps()?;
-        let capture = Capture { reader, target, maps, ledger, wall: wall_offset(), refreshed: Instant::now() };
+        let (wall, refreshed) = (wall_offset(), Instant::now());
+        let capture = Capture { reader, target, maps, ledger, counted, wall, refreshed };
         let stop = Stop::default();
         let prober = Prober::start(kernel, processes)?;
         let (sender, ended) = oneshot::channel();
@@ -130,6 +132,8 @@ struct Capture {
     target: Target,
     maps: StreamMaps,
     ledger: Arc<Ledger>,
+    /// What the programs counted, for whoever asks.
+    counted: Arc<RwLock<Counters>>,
     wall: WallOffset,
     refreshed: Instant,
 }
@@ -182,8 +186,9 @@ impl Capture {
         Ok(())
     }
 
-    /// Copies the rings' own counts into the ledger.
+    /// Copies the counts of rings and programs to where they are told from.
     fn count_rings(&mut self) {
+        *self.counted.write().unwrap_or_else(PoisonError::into_inner) = self.maps.counters();
         let stats = self.reader.stats();
         let sum = |count: fn(&RingStats) -> u64| stats.iter().map(count).sum::<u64>();
         let ledger = &self.ledger;

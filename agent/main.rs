@@ -10,7 +10,8 @@ use std::{
 use anyhow::Context as _;
 use clap::Parser as _;
 use ringtap::{
-    cli::{Cli, Command, CommonArgs, LogEncoding, LogLevel, ReplayArgs, RunArgs},
+    bench,
+    cli::{Bench, Cli, Command, CommonArgs, LogEncoding, LogLevel, ReplayArgs, RunArgs},
     config::{self, Config, Problem},
     probe::kernel::KernelError,
     replay::{self, ReplayError},
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         Some(Command::Run(arguments)) => capture(&arguments, None),
         Some(Command::Record(arguments)) => capture(&arguments.run, Some(&arguments.output)),
         Some(Command::Replay(arguments)) => replay(&arguments),
+        Some(Command::Bench(Bench::Capacity(arguments))) => bench::capacity(&arguments).map(|()| ExitCode::SUCCESS),
         None => capture(&cli.run, None),
     };
     result.unwrap_or_else(|error| {
@@ -54,7 +56,7 @@ struct CannotStart;
 fn capture(arguments: &RunArgs, record_to: Option<&Path>) -> anyhow::Result<ExitCode> {
     let (config, budgets) = set_up(&arguments.common)?;
     let shards = shards_or(&arguments.common, run::default_shards);
-    let options = run::Options { shards, ring_bytes: arguments.ring_size, budgets };
+    let options = run::Options { shards, ring_bytes: arguments.ring_size, budgets, admin: arguments.httpd_listen.0 };
     let report = match record_to {
         None => run::run(config, &options)?,
         Some(file) => run::record(config, &options, file)?,

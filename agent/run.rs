@@ -1,6 +1,7 @@
 //! The running agent: kernel, capture, stores, and the order in which they stop.
 
 use std::{
+    net::SocketAddr,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -16,6 +17,7 @@ use ringtap_batch::{
 };
 
 use crate::{
+    admin::{self, Told},
     config::Config,
     live::{Live, Target, boot_ns},
     pipeline::{Out, Pipeline},
@@ -39,6 +41,8 @@ pub struct Options {
     pub ring_bytes: u32,
     /// What may be kept.
     pub budgets: Budgets,
+    /// Where the admin server listens, if it does.
+    pub admin: Option<SocketAddr>,
 }
 
 /// How a capture went.
@@ -87,7 +91,14 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<Report> {
     });
     let out = Out { plugins, events: delivery.events.clone(), objects: delivery.objects.clone(), console };
     let target = Target::Pipeline(Pipeline::new(&context, options.shards, out));
-    let (live, ended) = Live::start(kernel, options.ring_bytes, processes, ledger.clone(), target)?;
+    let kernel_counts = Arc::default();
+    let told = Told { ledger: ledger.clone(), kernel: Arc::clone(&kernel_counts), memory: context.memory.clone() };
+    let (live, ended) = Live::start(kernel, options.ring_bytes, processes, ledger.clone(), kernel_counts, target)?;
+    if let Some(address) = options.admin
+        && let Err(error) = runtime.block_on(admin::listen(address, told))
+    {
+        tracing::warn!(%error, "no metrics: cannot listen on {address}");
+    }
     tracing::info!("capturing; stop with Ctrl-C");
     runtime.block_on(until_stopped(signals, ended));
     let stopped = Instant::now();
@@ -117,7 +128,8 @@ pub fn record(config: Config, options: &Options, file: &Path) -> anyhow::Result<
     let known: Arc<dyn Processes> = processes.clone();
     let recorder = Recorder::create(file, &hostname(), known, ledger.clone())?;
     let target = Target::Recorder(Box::new(recorder));
-    let (live, ended) = Live::start(kernel, options.ring_bytes, processes, ledger.clone(), target)?;
+    let counts = Arc::default();
+    let (live, ended) = Live::start(kernel, options.ring_bytes, processes, ledger.clone(), counts, target)?;
     tracing::info!("recording into {}; stop with Ctrl-C", file.display());
     runtime.block_on(until_stopped(signals, ended));
     let counters = live.stop()?;

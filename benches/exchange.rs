@@ -37,8 +37,8 @@ fn exchanges(criterion: &mut Criterion) {
             let traffic: Vec<_> = (0..EXCHANGES).map(|_| common::exchange(&mut random, size)).collect();
             let limits = Limits { bodies, ..Limits::default() };
             let out = feed(&traffic, limits);
-            let said: String = out.iter().map(|e| format!("{} {:?}", e.request.target, e.response)).collect();
-            common::check("exchange", said, expected[usize::from(!bodies)]);
+            let said: Vec<String> = out.iter().map(|e| format!("{} {:?}", e.request.target, e.response)).collect();
+            common::check("exchange", said.concat(), expected[usize::from(!bodies)]);
             let bytes: usize = traffic.iter().map(|(request, response)| request.len() + response.len()).sum();
             group.throughput(Throughput::Bytes(bytes as u64));
             group.bench_function(size.to_string(), |b| b.iter(|| black_box(feed(&traffic, limits)).len()));

@@ -42,7 +42,11 @@ impl Random {
 /// Fails if a stage's result is another one than when its bench was written.
 pub fn check(stage: &str, bytes: impl AsRef<[u8]>, expected: &str) {
     let [a, b, c, d, ..]: [u8; 20] = Sha1::digest(bytes.as_ref()).into();
-    assert_eq!(format!("{:08x}", u32::from_be_bytes([a, b, c, d])), expected, "{stage} gives another result than it did");
+    assert_eq!(
+        format!("{:08x}", u32::from_be_bytes([a, b, c, d])),
+        expected,
+        "{stage} gives another result than it did"
+    );
 }
 
 /// One keep-alive exchange: the request, and the response with a body of `size` bytes.

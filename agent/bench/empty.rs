@@ -1,0 +1,51 @@
+//! Programs that do nothing, on the same hooks as the capture: what probes cost by themselves.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{
+        RawTracePoint, UProbe,
+        uprobe::{UProbeAttachLocation, UProbeScope},
+    },
+};
+
+use crate::probe::tls;
+
+/// Attached as long as the value lives.
+pub struct EmptyPrograms {
+    _ebpf: Ebpf,
+}
+
+impl EmptyPrograms {
+    /// Attaches to system calls, and to the TLS functions of the libraries.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub fn attach<'a>(libraries: impl IntoIterator<Item = &'a Path>) -> anyhow::Result<Self> {
+        let mut ebpf = EbpfLoader::new().load(ringtap_bpf::bench_object()).context("cannot load the empty programs")?;
+        let calls: &mut RawTracePoint = program(&mut ebpf, "bench_empty_tracepoint")?;
+        calls.load()?;
+        calls.attach("sys_exit")?;
+        for name in ["bench_empty_entry", "bench_empty_return"] {
+            program::<UProbe>(&mut ebpf, name)?.load()?;
+        }
+        for library in libraries {
+            for point in tls::points(library).map_err(anyhow::Error::msg)?.unwrap_or_default().points {
+                let name = if point.program == "handle_return" { "bench_empty_return" } else { "bench_empty_entry" };
+                let location = UProbeAttachLocation::AbsoluteOffset(point.offset);
+                program::<UProbe>(&mut ebpf, name)?.attach(location, library, UProbeScope::AllProcesses)?;
+            }
+        }
+        Ok(Self { _ebpf: ebpf })
+    }
+}
+
+fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut P>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = aya::programs::ProgramError>,
+{
+    Ok(ebpf.program_mut(name).with_context(|| format!("the object has no program {name}"))?.try_into()?)
+}

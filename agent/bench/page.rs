@@ -1,0 +1,125 @@
+//! The results as one page that needs nothing else.
+
+use std::fmt::Write as _;
+
+use plotters::prelude::*;
+
+use super::plan::{Cell, Results, Step};
+
+const SIZE: (u32, u32) = (420, 260);
+const NONE: RGBColor = RGBColor(120, 120, 120);
+const EMPTY: RGBColor = RGBColor(217, 119, 6);
+const AGENT: RGBColor = RGBColor(37, 99, 235);
+
+/// Numbers are ours and names are of a fixed set: nothing of it needs to be escaped but the machine's own words.
+pub fn page(results: &Results, verdict: &str) -> anyhow::Result<String> {
+    let mut body = String::new();
+    for cell in &results.cells {
+        write!(body, "<section><h2>{}</h2><div class=plots>", escape(&cell.line()))?;
+        body += &plot("requests answered per second", cell, |step| rates(step))?;
+        body += &plot("p99 latency, us", cell, |step| {
+            let of = |us: u64| us as f64;
+            [
+                of(step.none.p99_us),
+                of(step.empty.p99_us),
+                step.agent.as_ref().map_or(f64::NAN, |a| of(a.measured.p99_us)),
+            ]
+        })?;
+        body += &plot("processors busy: server; agent (blue)", cell, |step| {
+            [step.none.server_cpu, step.empty.server_cpu, step.agent.as_ref().map_or(f64::NAN, |a| a.agent_cpu)]
+        })?;
+        body += "</div>";
+        table(&mut body, cell)?;
+        body += "</section>";
+    }
+    Ok(format!(
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>
+<title>ringtap capacity</title><style>
+body{{font:15px/1.5 system-ui,sans-serif;max-width:88rem;margin:2rem auto;padding:0 1rem;color:#111;background:#fff}}
+h1{{font-size:1.4rem}} h2{{font-size:1rem;font-family:ui-monospace,monospace;white-space:pre-wrap}}
+.verdict{{font-size:1.1rem;border-left:4px solid #2563eb;padding:.5rem 1rem;background:#eff6ff}}
+.plots{{display:flex;flex-wrap:wrap;gap:.5rem}} table{{border-collapse:collapse;font-variant-numeric:tabular-nums}}
+th,td{{text-align:right;padding:.15rem .6rem;border-bottom:1px solid #ddd}} th{{font-weight:600}}
+.none{{color:#777}} .empty{{color:#b45309}} .agent{{color:#2563eb}}
+</style><h1>What this machine carries with ringtap</h1><p class=verdict>{}</p>
+<p>{}, {} processors, Linux {}; rings of {} MiB; {} seconds a step, after one to warm up. Every step is measured
+<b class=none>without probes</b>, <b class=empty>with programs that do nothing on the same probes</b>, and
+<b class=agent>with the agent</b>. On virtual machines a probe that the processor must single-step costs many times what it
+does on bare metal. Server, load and agent share the processors.</p>{body}</html>
+",
+        escape(verdict),
+        escape(&results.processor),
+        results.processors,
+        escape(&results.kernel),
+        results.ring_bytes >> 20,
+        results.seconds,
+    ))
+}
+
+fn rates(step: &Step) -> [f64; 3] {
+    let agent = step.agent.as_ref().map_or(f64::NAN, |agent| agent.measured.per_second);
+    [step.none.per_second, step.empty.per_second, agent]
+}
+
+/// One plot: the three ways over the load, as SVG.
+fn plot(title: &str, cell: &Cell, of: impl Fn(&Step) -> [f64; 3]) -> anyhow::Result<String> {
+    let load = |step: &Step| step.none.per_second;
+    let (widest, highest) = cell.steps.iter().fold((1.0f64, 0.001f64), |(x, y), step| {
+        (x.max(load(step)), of(step).into_iter().filter(|v| v.is_finite()).fold(y, f64::max))
+    });
+    let mut svg = String::new();
+    {
+        let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+        area.fill(&WHITE)?;
+        let mut chart = ChartBuilder::on(&area)
+            .caption(title, ("sans-serif", 15))
+            .margin(8)
+            .x_label_area_size(32)
+            .y_label_area_size(56)
+            .build_cartesian_2d(0.0..widest * 1.05, 0.0..highest * 1.1)?;
+        chart.configure_mesh().x_desc("load, requests/s").x_labels(5).y_labels(5).light_line_style(WHITE).draw()?;
+        for (at, colour) in [NONE, EMPTY, AGENT].into_iter().enumerate() {
+            let points: Vec<(f64, f64)> =
+                cell.steps.iter().map(|step| (load(step), of(step)[at])).filter(|(_, y)| y.is_finite()).collect();
+            chart.draw_series(LineSeries::new(points.clone(), colour.stroke_width(2)))?;
+            chart.draw_series(points.iter().map(|point| Circle::new(*point, 3, colour.filled())))?;
+        }
+        area.present()?;
+    }
+    Ok(svg)
+}
+
+fn table(out: &mut String, cell: &Cell) -> anyhow::Result<()> {
+    *out += "<table><tr><th>asked/s<th class=none>none/s<th class=none>p50<th class=none>p99<th class=none>p99.9 us\
+             <th class=empty>empty/s<th class=empty>p99 us<th class=agent>agent/s<th class=agent>p50<th class=agent>p99\
+             <th class=agent>p99.9 us<th class=agent>CPU<th class=agent>MiB<th class=agent>exchanges<th class=agent>lost";
+    for step in &cell.steps {
+        let asked = step.asked_per_second.map_or_else(|| "all".into(), |rate| rate.to_string());
+        let (none, empty) = (&step.none, &step.empty);
+        write!(
+            out,
+            "<tr><td>{asked}<td>{:.0}<td>{}<td>{}<td>{}<td>{:.0}<td>{}",
+            none.per_second, none.p50_us, none.p99_us, none.p999_us, empty.per_second, empty.p99_us
+        )?;
+        let Some(agent) = &step.agent else { continue };
+        let m = &agent.measured;
+        write!(
+            out,
+            "<td>{:.0}<td>{}<td>{}<td>{}<td>{:.2}<td>{}<td>{}<td>{}",
+            m.per_second,
+            m.p50_us,
+            m.p99_us,
+            m.p999_us,
+            agent.agent_cpu,
+            agent.agent_resident_bytes >> 20,
+            agent.ledger.get("exchanges_delivered").copied().unwrap_or(0),
+            agent.lost(),
+        )?;
+    }
+    *out += "</table>";
+    Ok(())
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;")
+}
