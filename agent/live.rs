@@ -36,6 +36,11 @@ use crate::{
 
 /// A reader sleeps no longer, whatever the wake flags say.
 const WAIT: Duration = Duration::from_millis(100);
+/// After a round with records the next one comes this much later, without having been woken.
+const PAUSE: Duration = Duration::from_micros(400);
+/// The same after a round with many. A ring fills up in no less than ten times this.
+const LONG_PAUSE: Duration = Duration::from_millis(2);
+const MANY_RECORDS: usize = 64;
 const WALL_REFRESH: Duration = Duration::from_secs(1);
 
 /// Where the records of a live capture go.
@@ -140,12 +145,17 @@ struct Capture {
 
 impl Capture {
     fn run(mut self, stop: &AtomicBool) -> anyhow::Result<Counters> {
+        let mut last = 0;
         loop {
             let stopping = stop.load(Ordering::Relaxed);
-            if !stopping {
+            if !stopping && last == 0 {
                 self.reader.wait(WAIT).context("cannot wait for the rings")?;
+            } else if !stopping {
+                // Where records come, more will: to wake for each of them would cost more than the work itself.
+                std::thread::sleep(if last < MANY_RECORDS { PAUSE } else { LONG_PAUSE });
             }
             let records = self.round()?;
+            last = records;
             if stopping && records == 0 {
                 break;
             }

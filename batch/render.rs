@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, io};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use base64_simd::{Out, STANDARD};
 use serde::{Serialize, Serializer};
 use serde_json::ser::Formatter;
 
@@ -111,8 +111,7 @@ impl Formatter for BytesAsBase64 {
         writer.write_all(b"\"")?;
         // Whole groups of three, so that padding stands at the end alone.
         for part in bytes.chunks(6144) {
-            let n = STANDARD.encode_slice(part, &mut block).map_err(io::Error::other)?;
-            writer.write_all(&block[..n])?;
+            writer.write_all(STANDARD.encode(part, Out::from_slice(&mut block)))?;
         }
         writer.write_all(b"\"")
     }

@@ -30,7 +30,8 @@ fn round(shards: &mut [Shard], batch: &arrow_array::RecordBatch, capture: &Captu
 }
 
 fn replay(criterion: &mut Criterion) {
-    let (batch, bytes) = common::records(64, 16, 16_384);
+    // A megabyte at a time, like the messages of a recording.
+    let (batch, bytes) = common::records(64, 1, 16_384);
     assert!((1..=64).any(|conn| shard_of(conn, 2) == 0) && (1..=64).any(|conn| shard_of(conn, 2) == 1));
     let mut group = criterion.benchmark_group("replay/16KiB");
     group.throughput(Throughput::Bytes(bytes));
@@ -41,7 +42,7 @@ fn replay(criterion: &mut Criterion) {
                 let context = common::context(capture.clone());
                 (0..count).map(|index| Shard::one_of(context.clone(), index, count)).collect()
             };
-            assert_eq!(round(&mut fresh(), &batch, &capture), 1024);
+            assert_eq!(round(&mut fresh(), &batch, &capture), 64);
             group.bench_function(format!("{name}/{count}-core"), |b| {
                 b.iter_batched_ref(fresh, |shards| black_box(round(shards, &batch, &capture)), BatchSize::LargeInput);
             });

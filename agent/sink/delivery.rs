@@ -381,8 +381,15 @@ async fn deliver_batch(
 ) {
     let batch = parcel.batch.clone();
     let rows = batch.num_rows();
+    let mut urls = vec![None; rows];
+    // Standard output takes everything at once: nothing is won by side-by-side.
+    let printed = if matches!(*store, ObjectsStore::Stdout(_)) { rows } else { 0 };
+    for (row, url) in urls.iter_mut().enumerate().take(printed) {
+        *url = store.put(&batch, row).await.ok();
+        parcel.settle(u64::from(url.is_some()), u64::from(url.is_none()));
+    }
     let mut uploads = JoinSet::new();
-    for row in 0..rows {
+    for row in printed..rows {
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
         let (store, batch) = (store.clone(), batch.clone());
         uploads.spawn(async move {
@@ -391,7 +398,6 @@ async fn deliver_batch(
             (row, result)
         });
     }
-    let mut urls = vec![None; rows];
     while let Some(done) = uploads.join_next().await {
         let Ok((row, result)) = done else { continue };
         let mut was_failing = failing.load(Ordering::Relaxed);

@@ -17,6 +17,7 @@ mod map;
 pub mod reader;
 pub mod records;
 mod ring;
+mod spans;
 pub mod wait;
 
 pub use map::WakeFlags;

@@ -14,6 +14,9 @@ use crate::{
     wait::{NoIoUring, Waiter},
 };
 
+/// How long a program takes at most, as a rule, between reserving a record and submitting it.
+const RESERVED_WAIT: Duration = Duration::from_micros(200);
+
 /// Reads the rings of all shards.
 pub struct Reader {
     rings: Vec<Ring>,
@@ -52,7 +55,12 @@ impl Reader {
     pub fn wait(&mut self, timeout: Duration) -> io::Result<()> {
         self.each_flag(WakeFlags::set);
         // Only now: what was submitted before the flags were up did not wake us.
-        let result = if self.rings.iter().any(Ring::has_records) { Ok(()) } else { self.waiter.wait(timeout) };
+        let result = match () {
+            () if self.rings.iter().any(Ring::has_records) => Ok(()),
+            // What is reserved was possibly looked up as awake: it comes without waking us.
+            () if self.rings.iter().any(Ring::has_reserved) => self.waiter.wait(timeout.min(RESERVED_WAIT)),
+            () => self.waiter.wait(timeout),
+        };
         self.each_flag(WakeFlags::clear);
         result
     }

@@ -1,13 +1,7 @@
 //! One ring: scans, spans, leases and the consumer position.
 #![expect(unsafe_code, reason = "a lease lends bytes that the kernel shares")]
 
-use std::{
-    collections::VecDeque,
-    io,
-    os::fd::BorrowedFd,
-    ptr::NonNull,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{io, os::fd::BorrowedFd, ptr::NonNull, sync::Arc};
 
 use arrow_array::RecordBatch;
 use arrow_buffer::Buffer;
@@ -16,6 +10,7 @@ use ringtap_bpf::abi::Record;
 use crate::{
     map::{HEAD, RingPages, Slot},
     records::RecordsBuilder,
+    spans::Spans,
 };
 
 /// Payloads below this are copied. Draining is about as fast either way there (`ring/drain/copied` and `borrowed` in the
@@ -37,35 +32,12 @@ pub struct RingStats {
     pub malformed: u64,
 }
 
-#[derive(Debug)]
-struct Span {
-    end: u64,
-    done: bool,
-}
-
 /// What leases share with their ring.
 #[derive(Debug)]
 struct Shared {
     pages: RingPages,
-    /// Spans that were handed out, oldest first; the consumer position lies at the start of the first.
-    spans: Mutex<VecDeque<Span>>,
-}
-
-impl Shared {
-    /// Marks the span that ends at `end` and moves the consumer position over the longest returned prefix.
-    fn give_back(&self, end: u64) {
-        let mut spans = self.spans.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(span) = spans.iter_mut().find(|span| span.end == end) {
-            span.done = true;
-        }
-        let mut position = None;
-        while spans.front().is_some_and(|span| span.done) {
-            position = spans.pop_front().map(|span| span.end);
-        }
-        if let Some(position) = position {
-            self.pages.release(position);
-        }
-    }
+    /// The consumer position lies at the start of the first span.
+    spans: Spans,
 }
 
 /// Holds a span of the ring until the last buffer that points into it is dropped.
@@ -76,7 +48,7 @@ struct Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.shared.give_back(self.end);
+        self.shared.spans.give_back(self.end, |position| self.shared.pages.release(position));
     }
 }
 
@@ -98,7 +70,7 @@ impl Ring {
     pub fn open(fd: BorrowedFd<'_>, size: u32) -> io::Result<Self> {
         let pages = RingPages::map(fd, size)?;
         let scanned = pages.consumer_position();
-        let shared = Shared { pages, spans: Mutex::new(VecDeque::new()) };
+        let shared = Shared { pages, spans: Spans::new() };
         Ok(Self { shared: Arc::new(shared), scanned, copy_below: COPY_BELOW, stats: RingStats::default() })
     }
 
@@ -112,6 +84,12 @@ impl Ring {
     pub fn has_records(&self) -> bool {
         let pages = &self.shared.pages;
         pages.producer_position() != self.scanned && pages.slot(self.scanned) != Slot::Busy
+    }
+
+    /// Whether a program is about to write something: it may have looked at the wake flag already.
+    #[must_use]
+    pub fn has_reserved(&self) -> bool {
+        self.shared.pages.producer_position() != self.scanned
     }
 
     /// Counts since the ring was opened.
@@ -146,9 +124,7 @@ impl Ring {
         self.stats.copied_bytes += builder.copied_bytes() as u64;
         self.stats.leased_bytes += leased;
         self.stats.records += builder.rows() as u64;
-        let mut spans = self.shared.spans.lock().unwrap_or_else(PoisonError::into_inner);
-        spans.push_back(Span { end, done: false });
-        drop(spans);
+        self.shared.spans.lend(end);
         let lease = Lease { shared: self.shared.clone(), end };
         let buffer = (leased > 0).then(|| self.lend(start, end, lease));
         Some(builder.finish(buffer))
