@@ -1,5 +1,6 @@
 //! Measurements on the user's own machine: what it can carry with the agent, against nobody and against programs that do
 //! nothing.
+#![expect(clippy::cast_precision_loss, reason = "figures for people, far below 2^52")]
 
 mod empty;
 mod load;

@@ -16,7 +16,7 @@ pub fn page(results: &Results, verdict: &str) -> anyhow::Result<String> {
     let mut body = String::new();
     for cell in &results.cells {
         write!(body, "<section><h2>{}</h2><div class=plots>", escape(&cell.line()))?;
-        body += &plot("requests answered per second", cell, |step| rates(step))?;
+        body += &plot("requests answered per second", cell, rates)?;
         body += &plot("p99 latency, us", cell, |step| {
             let of = |us: u64| us as f64;
             [

@@ -80,6 +80,7 @@ pub struct CaptureFile {
     counts: PacketCounts,
     now_ns: u64,
     ended: bool,
+    fault: Option<CaptureFileError>,
 }
 
 impl CaptureFile {
@@ -109,6 +110,7 @@ impl CaptureFile {
             counts: PacketCounts::default(),
             now_ns: 0,
             ended: false,
+            fault: None,
         })
     }
 
@@ -137,12 +139,21 @@ impl CaptureFile {
     /// The file is damaged, or ends within a packet.
     pub fn read(&mut self) -> Result<Option<RecordBatch>, CaptureFileError> {
         while !self.ended && self.flows.rows() < BATCH_ROWS && self.flows.bytes() < BATCH_BYTES {
-            self.block()?;
+            if let Err(fault) = self.block() {
+                // First what came before the damage.
+                (self.ended, self.fault) = (true, Some(fault));
+            }
         }
         if self.ended {
             self.flows.finish(self.now_ns);
         }
-        Ok(self.flows.take_batch())
+        match (self.flows.take_batch(), self.fault.take()) {
+            (None, Some(fault)) => Err(fault),
+            (batch, fault) => {
+                self.fault = fault;
+                Ok(batch)
+            }
+        }
     }
 
     /// Reads one block of the file, or more bytes for one.

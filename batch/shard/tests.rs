@@ -284,3 +284,86 @@ fn a_close_without_response_is_499() {
     let json = first_object(&output, &capture(Level::Summary, Format::Json));
     assert!(json.contains("\"status\":499"), "{json}");
 }
+
+/// Many connections and half-open exchanges: what is kept stays within the budget, bodies are cut before connections go,
+/// and both are counted or said.
+#[test]
+fn crowds_stay_within_the_budget() {
+    let ledger = Arc::new(Ledger::default());
+    let budgets = Budgets { shard: 64 << 20, ..Budgets::default() };
+    let memory = Arc::new(Memory::new(budgets.agent));
+    let context = Context {
+        processes: Arc::new(OneProcess),
+        ids: Arc::new(Ids::new([1, 2, 3], 4, 5)),
+        ledger: ledger.clone(),
+        wanted: ALL,
+        budgets,
+        memory: memory.clone(),
+        interest: Arc::new(crate::interest::Everything),
+        hostname: "host-a".into(),
+        report_connections: false,
+    };
+    let mut shard = Shard::new(Arc::new(context));
+    let wall = WallOffset(0);
+    let feed = |shard: &mut Shard, conns: std::ops::Range<u64>, offset: u64, bytes: &[u8]| {
+        let mut builder = RecordsBuilder::default();
+        for conn in conns {
+            let mut head = Record::default();
+            (head.time_ns, head.conn, head.tgid, head.kind) = (1_000_000 + conn, conn, 42, Kind::Payload as u8);
+            (head.offset, head.len) = (offset, u32::try_from(bytes.len()).expect("short"));
+            head.size = head.len;
+            builder.push_copied(&head, bytes);
+        }
+        shard.process(Some(&builder.finish(None)), 2_000_000, wall)
+    };
+    // 10,000 uploads that do not end, 50 kB each: far more than the budget.
+    let head = b"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n";
+    for conns in (0..10_000).step_by(100) {
+        feed(&mut shard, conns..conns + 100, 0, head);
+    }
+    for part in 0..10 {
+        for conns in (0..10_000).step_by(100) {
+            feed(&mut shard, conns..conns + 100, head.len() as u64 + part * 5000, &[b'x'; 5000]);
+            assert!(shard.kept_bytes() <= budgets.shard, "{} bytes are kept", shard.kept_bytes());
+        }
+    }
+    assert_eq!((shard.connections(), ledger.connections_evicted.get()), (10_000, 0), "bodies are cut, nobody goes");
+    assert_eq!(memory.kept(), shard.kept_bytes());
+    // 100,000 connections more that have said a little: now the ones that were silent longest go.
+    for conns in (10_000..110_000).step_by(1000) {
+        feed(&mut shard, conns..conns + 1000, 0, b"GET / HTTP/1.1\r\n");
+        assert!(shard.kept_bytes() <= budgets.shard, "{} bytes are kept", shard.kept_bytes());
+    }
+    assert!(ledger.connections_evicted.get() > 10_000);
+    let output = shard.finish(3_000_000, wall);
+    assert_eq!((shard.connections(), shard.kept_bytes(), memory.kept()), (0, 0, 0));
+    assert_eq!(ledger.exchanges_seen.get(), 10_000, "each upload was told when it went");
+    drop(output);
+}
+
+/// What no rule can want any more is skipped from there to its last byte, at the exact offset; what one can want is not.
+#[test]
+fn unwanted_bodies_are_skipped_in_the_kernel() {
+    let rules = ringtap_rules::Rules::default();
+    let rule = Rule {
+        name: "errors".into(),
+        expression: rules.compile("http.req.method == 'GET' and http.res.status >= 500").expect("it parses"),
+        level: Level::Full,
+        format: None,
+        outcomes: Default::default(),
+    };
+    let capture = Arc::new(Capture { level: Level::Summary, format: Format::Json, rules: vec![rule] });
+    for (method, status, skipped) in [("GET", 200, true), ("GET", 503, false), ("POST", 503, true)] {
+        let (mut shard, _) = shard(ALL);
+        let context = Arc::get_mut(&mut shard.context).expect("nobody else has it");
+        context.interest = capture.clone();
+        let request = format!("{method} / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let response = format!("HTTP/1.1 {status} X\r\nContent-Length: 1000000\r\n\r\nabc");
+        let script = Script::new(0).open(1).payload(0, request.as_bytes(), 0, 0).payload(1, response.as_bytes(), 0, 0);
+        let output = shard.process(Some(&script.builder.finish(None)), 2_000_000_000, WallOffset(0));
+        let end = response.len() as u64 - 3 + 1_000_000;
+        let stream = Stream { conn: 77, layer: 0, direction: 1 };
+        let expected = if skipped { vec![(stream, end - 1)] } else { Vec::new() };
+        assert_eq!(output.skip, expected, "{method} {status}");
+    }
+}

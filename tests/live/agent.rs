@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
@@ -47,7 +47,28 @@ impl Agent {
         Self::spawn(config, &[], Command::new(env!("CARGO_BIN_EXE_ringtap")), folder, Stdio::piped())
     }
 
+    /// Records into a file instead of capturing.
+    pub fn start_recording(config: &str, file: &Path) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let stdout = Stdio::from(File::create(folder.path().join("stdout"))?);
+        let file = file.display().to_string();
+        let command = Command::new(env!("CARGO_BIN_EXE_ringtap"));
+        Self::spawn_as(("record", "recording"), config, &["--output", &file], command, folder, stdout)
+    }
+
     fn spawn(
+        config: &str,
+        arguments: &[&str],
+        command: Command,
+        folder: TempDir,
+        stdout: Stdio,
+    ) -> anyhow::Result<Self> {
+        Self::spawn_as(("run", "capturing"), config, arguments, command, folder, stdout)
+    }
+
+    /// Starts a command, and waits for the word by which it says that it has begun.
+    fn spawn_as(
+        (name, begins): (&str, &str),
         config: &str,
         arguments: &[&str],
         mut command: Command,
@@ -57,7 +78,7 @@ impl Agent {
         let path = folder.path().join("config.yaml");
         fs::write(&path, config.replace("FOLDER", &folder.path().display().to_string()))?;
         let child = command
-            .arg("run")
+            .arg(name)
             .arg("--config")
             .arg(&path)
             .args(["--log-encoding", "console"])
@@ -69,7 +90,7 @@ impl Agent {
             .context("cannot start the agent")?;
         let mut agent = Self { child, folder };
         let begun = Instant::now();
-        while !agent.read("stderr")?.contains("capturing") {
+        while !agent.read("stderr")?.contains(begins) {
             if begun.elapsed() > START || agent.child.try_wait()?.is_some() {
                 bail!("the agent did not start: {}", agent.read("stderr")?);
             }

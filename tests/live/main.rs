@@ -7,6 +7,7 @@
 mod agent;
 mod capture;
 mod delivery;
+mod pipeline;
 mod programs;
 mod robustness;
 mod truth;
