@@ -38,9 +38,9 @@ use crate::{
 const WAIT: Duration = Duration::from_millis(100);
 /// After a round with records the next one comes this much later, without having been woken.
 const PAUSE: Duration = Duration::from_micros(400);
-/// The same after a round with many. A ring fills up in no less than ten times this.
+/// The same after a round with more than come by the thousand a second. A ring fills up in no less than ten times this.
 const LONG_PAUSE: Duration = Duration::from_millis(2);
-const MANY_RECORDS: usize = 64;
+const MANY_RECORDS: usize = 8;
 const WALL_REFRESH: Duration = Duration::from_secs(1);
 
 /// Where the records of a live capture go.

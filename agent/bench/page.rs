@@ -19,14 +19,10 @@ pub fn page(results: &Results, verdict: &str) -> anyhow::Result<String> {
         body += &plot("requests answered per second", cell, rates)?;
         body += &plot("p99 latency, us", cell, |step| {
             let of = |us: u64| us as f64;
-            [
-                of(step.none.p99_us),
-                of(step.empty.p99_us),
-                step.agent.as_ref().map_or(f64::NAN, |a| of(a.measured.p99_us)),
-            ]
+            [of(step.none.p99_us), of(step.empty.p99_us), of(step.agent.measured.p99_us)]
         })?;
         body += &plot("processors busy: server; agent (blue)", cell, |step| {
-            [step.none.server_cpu, step.empty.server_cpu, step.agent.as_ref().map_or(f64::NAN, |a| a.agent_cpu)]
+            [step.none.server_cpu, step.empty.server_cpu, step.agent.agent_cpu]
         })?;
         body += "</div>";
         table(&mut body, cell)?;
@@ -57,16 +53,16 @@ does on bare metal. Server, load and agent share the processors.</p>{body}</html
 }
 
 fn rates(step: &Step) -> [f64; 3] {
-    let agent = step.agent.as_ref().map_or(f64::NAN, |agent| agent.measured.per_second);
-    [step.none.per_second, step.empty.per_second, agent]
+    [step.none.per_second, step.empty.per_second, step.agent.measured.per_second]
 }
 
 /// One plot: the three ways over the load, as SVG.
 fn plot(title: &str, cell: &Cell, of: impl Fn(&Step) -> [f64; 3]) -> anyhow::Result<String> {
     let load = |step: &Step| step.none.per_second;
-    let (widest, highest) = cell.steps.iter().fold((1.0f64, 0.001f64), |(x, y), step| {
-        (x.max(load(step)), of(step).into_iter().filter(|v| v.is_finite()).fold(y, f64::max))
-    });
+    let (widest, highest) = cell
+        .steps
+        .iter()
+        .fold((1.0f64, 0.001f64), |(x, y), step| (x.max(load(step)), of(step).into_iter().fold(y, f64::max)));
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
@@ -79,8 +75,7 @@ fn plot(title: &str, cell: &Cell, of: impl Fn(&Step) -> [f64; 3]) -> anyhow::Res
             .build_cartesian_2d(0.0..widest * 1.05, 0.0..highest * 1.1)?;
         chart.configure_mesh().x_desc("load, requests/s").x_labels(5).y_labels(5).light_line_style(WHITE).draw()?;
         for (at, colour) in [NONE, EMPTY, AGENT].into_iter().enumerate() {
-            let points: Vec<(f64, f64)> =
-                cell.steps.iter().map(|step| (load(step), of(step)[at])).filter(|(_, y)| y.is_finite()).collect();
+            let points: Vec<(f64, f64)> = cell.steps.iter().map(|step| (load(step), of(step)[at])).collect();
             chart.draw_series(LineSeries::new(points.clone(), colour.stroke_width(2)))?;
             chart.draw_series(points.iter().map(|point| Circle::new(*point, 3, colour.filled())))?;
         }
@@ -101,8 +96,7 @@ fn table(out: &mut String, cell: &Cell) -> anyhow::Result<()> {
             "<tr><td>{asked}<td>{:.0}<td>{}<td>{}<td>{}<td>{:.0}<td>{}",
             none.per_second, none.p50_us, none.p99_us, none.p999_us, empty.per_second, empty.p99_us
         )?;
-        let Some(agent) = &step.agent else { continue };
-        let m = &agent.measured;
+        let (agent, m) = (&step.agent, &step.agent.measured);
         write!(
             out,
             "<td>{:.0}<td>{}<td>{}<td>{}<td>{:.2}<td>{}<td>{}<td>{}",

@@ -72,8 +72,8 @@ pub struct Step {
     pub none: Measured,
     /// With programs that do nothing on the same probes.
     pub empty: Measured,
-    /// With the agent; `None` if an earlier step has ended the cell.
-    pub agent: Option<WithAgent>,
+    /// With the agent.
+    pub agent: WithAgent,
 }
 
 /// A step with the agent.
@@ -157,9 +157,9 @@ fn measure_cell(
     };
     let agent = Agent::start(arguments, level)?;
     for ((rate, none), empty) in rates.into_iter().zip(none).zip(empty) {
-        let with = if cell.ended_by.is_empty() { Some(agent.step(server, &url, rate, arguments)?) } else { None };
-        if let Some(with) = &with {
-            cell.ended_by = ends(&none, with);
+        let with = agent.step(server, &url, rate, arguments)?;
+        if cell.ended_by.is_empty() {
+            cell.ended_by = ends(&none, &with);
             if cell.ended_by.is_empty() {
                 cell.carries_per_second = with.measured.per_second;
             }
@@ -311,7 +311,7 @@ impl Cell {
 
     /// Bytes a second that went into rings at the highest step without loss.
     fn ring_bytes_per_second(&self, seconds: u32) -> f64 {
-        let carried = self.steps.iter().filter_map(|step| step.agent.as_ref()).filter(|agent| agent.lost() == 0);
+        let carried = self.steps.iter().map(|step| &step.agent).filter(|agent| agent.lost() == 0);
         let bytes = |agent: &WithAgent| agent.ledger.get("kernel_captured_bytes").copied().unwrap_or(0) as f64;
         carried.map(bytes).fold(0.0, f64::max) / f64::from(seconds + 1)
     }

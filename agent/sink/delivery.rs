@@ -339,18 +339,37 @@ fn report(failing: &mut bool, error: Option<&SinkError>, what: &str) {
     *failing = error.is_some();
 }
 
+/// A line an event, handed over in one piece.
 fn print_events(console: &Console, batch: &RecordBatch) -> Result<(), SinkError> {
     let kind = match events::event_type(batch) {
         "request" => "*eventstore.Request",
         "connection" => "*eventstore.Connection",
         _ => "*eventstore.ArtifactRecord",
     };
-    for row in 0..batch.num_rows() {
+    let line = |row| {
         let item = events::json(batch, row);
-        console
-            .line(json!({"level": "info", "msg": "event store submission", "type": kind, "item": item}).to_string())?;
-    }
-    Ok(())
+        json!({"level": "info", "msg": "event store submission", "type": kind, "item": item}).to_string()
+    };
+    let lines: Vec<String> = (0..batch.num_rows()).map(line).collect();
+    console.line(lines.join("\n"))
+}
+
+/// A line an object, handed over in one piece.
+fn print_objects(console: &Console, batch: &RecordBatch) -> Result<(), SinkError> {
+    let objects = Objects::of(batch)
+        .ok_or(SinkError::Delivery { store: "objects", reason: "the batch has another schema".into() })?;
+    let line = |row| {
+        json!({
+            "level": "info",
+            "msg": "object store submission",
+            "digest": objects.digest.value(row),
+            "content_type": objects.content_type.value(row),
+            "data_base64": STANDARD.encode(objects.data.value(row)),
+        })
+        .to_string()
+    };
+    let lines: Vec<String> = (0..objects.rows()).map(line).collect();
+    console.line(lines.join("\n"))
 }
 
 async fn deliver_objects(
@@ -382,14 +401,20 @@ async fn deliver_batch(
     let batch = parcel.batch.clone();
     let rows = batch.num_rows();
     let mut urls = vec![None; rows];
-    // Standard output takes everything at once: nothing is won by side-by-side.
-    let printed = if matches!(*store, ObjectsStore::Stdout(_)) { rows } else { 0 };
-    for (row, url) in urls.iter_mut().enumerate().take(printed) {
-        *url = store.put(&batch, row).await.ok();
-        parcel.settle(u64::from(url.is_some()), u64::from(url.is_none()));
+    let mut apart = 0..rows;
+    // Standard output takes everything at once: nothing is won side by side.
+    if let ObjectsStore::Stdout(console) = &*store {
+        apart = 0..0;
+        match print_objects(console, &batch) {
+            Ok(()) => {
+                parcel.settle(rows as u64, 0);
+                urls.fill(Some(String::new()));
+            }
+            Err(_) => parcel.settle(0, rows as u64),
+        }
     }
     let mut uploads = JoinSet::new();
-    for row in printed..rows {
+    for row in apart {
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
         let (store, batch) = (store.clone(), batch.clone());
         uploads.spawn(async move {
@@ -428,22 +453,12 @@ impl ObjectsStore {
     async fn put(&self, batch: &RecordBatch, row: usize) -> Result<String, SinkError> {
         let objects = Objects::of(batch)
             .ok_or(SinkError::Delivery { store: "objects", reason: "the batch has another schema".into() })?;
-        let (digest, data) = (objects.digest.value(row), objects.data.value(row));
+        let digest = objects.digest.value(row);
         match self {
             Self::S3(s3) => s3.put(digest, objects.content_type.value(row), bytes_of(&objects, row)).await,
             Self::Disk(disk) => disk.put(digest, bytes_of(&objects, row)).await,
             Self::Otlp(otlp) => otlp.object(&objects, row, batch).await,
-            Self::Stdout(console) => {
-                let line = json!({
-                    "level": "info",
-                    "msg": "object store submission",
-                    "digest": digest,
-                    "content_type": objects.content_type.value(row),
-                    "data_base64": STANDARD.encode(data),
-                });
-                console.line(line.to_string())?;
-                Ok(String::new())
-            }
+            Self::Stdout(console) => print_objects(console, &batch.slice(row, 1)).map(|()| String::new()),
         }
     }
 }
