@@ -15,8 +15,10 @@ use zerocopy::{FromZeros as _, IntoBytes as _};
 
 use super::packets::Packet;
 
-/// Connections at most; beyond, the one that was silent longest ends.
+/// Connections at most; beyond, the ones that were silent longest end.
 const FLOWS_MAX: usize = 65_536;
+/// How many end at a time, so that finding them is paid for seldom.
+const EVICTED_AT_ONCE: usize = 1024;
 /// Bytes of one direction that wait for what is missing before them.
 const WAITING_MAX: usize = 4 << 20;
 /// Segments that may still overtake a missing one that the other end has acknowledged.
@@ -135,10 +137,8 @@ impl Flows {
     }
 
     fn open(&mut self, key: Key, time_ns: u64, packet: &Packet<'_>) {
-        if self.open.len() >= FLOWS_MAX
-            && let Some(oldest) = self.open.iter().min_by_key(|(_, flow)| flow.last_ns).map(|(key, _)| *key)
-        {
-            self.end(oldest, time_ns);
+        if self.open.len() >= FLOWS_MAX {
+            self.evict(time_ns);
         }
         // Without the handshake the end with the smaller port is taken for the server, and nothing is built on it but
         // the addresses' order.
@@ -163,6 +163,15 @@ impl Flows {
         head.flags = if late { flag::LATE } else { 0 };
         self.builder.push_copied(&head, ends.as_bytes());
         self.open.insert(key, flow);
+    }
+
+    /// Ends the connections that were silent longest.
+    fn evict(&mut self, time_ns: u64) {
+        let mut silent: Vec<(u64, Key)> = self.open.iter().map(|(key, flow)| (flow.last_ns, *key)).collect();
+        silent.select_nth_unstable(EVICTED_AT_ONCE);
+        for (_, key) in &silent[..EVICTED_AT_ONCE] {
+            self.end(*key, time_ns);
+        }
     }
 
     fn end(&mut self, key: Key, time_ns: u64) {
