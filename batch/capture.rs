@@ -180,7 +180,7 @@ impl Fields for RowFields<'_> {
                 name.contains(".headers.") && self.field(name).is_none() && is_chunked(t.request_headers, row)
             }
             // What is not known of the connection yet, or of the process, can become known.
-            _ => self.field(name).is_none(),
+            _ => self.field(name).is_none() || (name == "tags" && t.process_exe.is_null(row)),
         }
     }
 

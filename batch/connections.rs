@@ -81,7 +81,7 @@ impl Connection {
             bytes: [0; 2],
             host: None,
             parts: 0,
-            report_ns: now_ns + FIRST_REPORT_NS,
+            report_ns: now_ns.saturating_add(FIRST_REPORT_NS),
         }
     }
 
@@ -213,7 +213,7 @@ impl Connection {
         if now_ns < self.report_ns {
             return None;
         }
-        self.report_ns = now_ns + REPORT_EVERY_NS;
+        self.report_ns = now_ns.saturating_add(REPORT_EVERY_NS);
         self.parts += 1;
         Some(self.parts - 1)
     }

@@ -237,7 +237,8 @@ impl Shard {
             connection.socket = Socket::Inferred;
         }
         let (direction, layer) = (direction_of(row), usize::from(row.layer.min(1)));
-        connection.bytes[usize::from(row.direction & 1)] += u64::from(row.len);
+        let moved = &mut connection.bytes[usize::from(row.direction & 1)];
+        *moved = moved.saturating_add(u64::from(row.len));
         let mut streams = connection.take_streams(layer, limits, late);
         streams.set_over_budget(over_budget);
         let (was_opaque, orphans, kept) = (streams.is_opaque(), streams.orphans(), streams.kept_bytes());

@@ -107,7 +107,7 @@ impl Framing {
             _ => {}
         }
         if fits {
-            body.size += len;
+            body.size = body.size.saturating_add(len);
         }
         body.holed |= !(fits && body.cut.is_some());
         fits
@@ -135,7 +135,7 @@ impl Framing {
 
 /// Keeps the beginning of a body: as much as there is room for, and only as long as it has no hole.
 fn keep(body: &mut Body, data: &[u8], room: Room) {
-    body.size += data.len() as u64;
+    body.size = body.size.saturating_add(data.len() as u64);
     if body.holed || body.cut.is_some() {
         return;
     }

@@ -237,14 +237,14 @@ impl Connection {
             Part::Request => self.pending.back().filter(|p| !p.request_done),
             Part::Response => self.pending.iter().find(|p| !p.response_done).filter(|_| !self.orphan),
         };
-        let kept = open.and_then(|p| p.exchange.body(part)).is_some_and(|body| body.cut.is_none() && !body.holed);
+        // Of a body that nobody waits for not even the length is certain.
+        open.and_then(|p| p.exchange.body(part)).filter(|body| body.cut.is_some())?;
         let next = self.next_offset(direction);
-        match framing {
-            _ if kept => None,
-            Framing::UntilClose => Some(u64::MAX),
-            Framing::Length(left) => Some(next + left.saturating_sub(1)),
-            Framing::Chunked(chunked) => Some(next + chunked.skippable()),
-        }
+        Some(match framing {
+            Framing::UntilClose => u64::MAX,
+            Framing::Length(left) => next.saturating_add(left.saturating_sub(1)),
+            Framing::Chunked(chunked) => next.saturating_add(chunked.skippable()),
+        })
     }
 
     /// Requests whose exchange is not complete.
@@ -269,7 +269,8 @@ impl Connection {
         }
         let seen = usize::try_from(next.saturating_sub(offset)).unwrap_or(usize::MAX);
         let bytes = bytes.get(seen..).unwrap_or_default();
-        self.offsets[usize::from(direction == Direction::Received)] += bytes.len() as u64;
+        let offset = &mut self.offsets[usize::from(direction == Direction::Received)];
+        *offset = offset.saturating_add(bytes.len() as u64);
         if bytes.is_empty() || self.is_opaque() {
             return;
         }
@@ -283,7 +284,8 @@ impl Connection {
 
     /// Takes note of `len` bytes that follow in their stream and cannot be had.
     pub fn missing(&mut self, direction: Direction, len: u64, cause: Cause, time: u64, out: &mut dyn Observer) {
-        self.offsets[usize::from(direction == Direction::Received)] += len;
+        let offset = &mut self.offsets[usize::from(direction == Direction::Received)];
+        *offset = offset.saturating_add(len);
         if self.is_opaque() || len == 0 {
             return;
         }
@@ -441,7 +443,9 @@ impl Connection {
             // the responses cannot belong to this one.
             self.give_up_pending(time);
         }
-        if self.pending.len() >= self.limits.pipeline {
+        // Bodies are cut at the budget; only heads can exceed it by so much.
+        let heads_max = self.limits.connection.saturating_add(self.limits.head);
+        if self.pending.len() >= self.limits.pipeline || self.kept > heads_max {
             self.give_up_connection(time);
             return;
         }
@@ -728,7 +732,7 @@ impl Connection {
     /// Bytes of a half are missing.
     fn miss(&mut self, part: Part, len: u64, cause: Cause, time: u64, out: &mut dyn Observer) {
         let end = self.offset_of(part);
-        let damage = Damage { cause, part, start: end - len, end };
+        let damage = Damage { cause, part, start: end.saturating_sub(len), end };
         let orphan = self.orphan;
         let pending = match part {
             Part::Request => self.pending.back_mut().filter(|p| !p.request_done),

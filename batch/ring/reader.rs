@@ -56,9 +56,9 @@ impl Reader {
         self.each_flag(WakeFlags::set);
         // Only now: what was submitted before the flags were up did not wake us.
         let result = match () {
-            () if self.rings.iter().any(Ring::has_records) => Ok(()),
+            () if self.has_records() => Ok(()),
             // What is reserved was possibly looked up as awake: it comes without waking us.
-            () if self.rings.iter().any(Ring::has_reserved) => self.waiter.wait(timeout.min(RESERVED_WAIT)),
+            () if self.has_reserved() => self.waiter.wait(timeout.min(RESERVED_WAIT)),
             () => self.waiter.wait(timeout),
         };
         self.each_flag(WakeFlags::clear);
@@ -69,6 +69,18 @@ impl Reader {
         if let Some(wake) = &self.wake {
             (0..self.rings.len()).for_each(|shard| act(wake, shard));
         }
+    }
+
+    /// Whether a ring has something to scan.
+    #[must_use]
+    pub fn has_records(&self) -> bool {
+        self.rings.iter().any(Ring::has_records)
+    }
+
+    /// Whether a program is about to submit something.
+    #[must_use]
+    pub fn has_reserved(&self) -> bool {
+        self.rings.iter().any(Ring::has_reserved)
     }
 
     /// Scans every ring once: a batch, or `None`, per shard.
