@@ -124,6 +124,15 @@ stacks:
 tap: {direction: DIRECTION, ignore_loopback: false, http: {stack: s}}
 ";
 
+const TINY: &str = "version: 2
+services:
+  event_stores: [{type: stdout}]
+  object_stores: [{type: stdout}]
+stacks:
+  s: {plugins: [{type: http_capture, config: {level: full}}]}
+tap: {direction: egress, ignore_loopback: false, http: {stack: s}, budgets: {agent: 1mb}}
+";
+
 /// The lines that a replay printed, its summary, what it said, and how it ended.
 fn replay(folder: &Path, file: &[u8], direction: &str) -> anyhow::Result<(Vec<String>, Value, String, Option<i32>)> {
     let (path, config) = (folder.join("file"), folder.join("config.yaml"));
@@ -166,6 +175,37 @@ fn an_ingress_configuration_looks_from_the_server() -> anyhow::Result<()> {
     let file = pcap(1, &Shape::Ethernet.conversation());
     let (lines, ..) = replay(folder.path(), &file, "ingress")?;
     ensure!(lines.len() == 1 && lines[0].contains("← 10.0.0.1:40000"), "{lines:?}");
+    Ok(())
+}
+
+/// With next to no memory a replay takes its time, and ends with everything delivered or counted.
+#[test]
+fn a_tiny_budget_does_not_stop_a_replay() -> anyhow::Result<()> {
+    const EXCHANGES: u32 = 200;
+    let body = vec![b'x'; 40_000];
+    let response = [format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes(), &body].concat();
+    let (asked, answered) = (u32::try_from(REQUEST.len())?, u32::try_from(response.len())?);
+    let mut packets = vec![Shape::Ethernet.packet(true, 0, "S", b""), Shape::Ethernet.packet(false, 0, "SA", b"")];
+    for at in 0..EXCHANGES {
+        packets.push(Shape::Ethernet.packet(true, 1 + at * asked, "A", REQUEST));
+        packets.push(Shape::Ethernet.packet(false, 1 + at * answered, "A", &response));
+    }
+    let folder = tempfile::tempdir()?;
+    let (path, config) = (folder.path().join("file"), folder.path().join("config.yaml"));
+    fs::write(&path, pcap(1, &packets))?;
+    fs::write(&config, TINY)?;
+    // It must not hang either.
+    let output = Command::new("timeout")
+        .args(["60", env!("CARGO_BIN_EXE_ringtap"), "replay", "--json", "--config"])
+        .args([&config, &path])
+        .output()?;
+    ensure!(output.status.code() == Some(0), "{:?}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    let stdout = String::from_utf8(output.stdout)?;
+    let (summary, lines) =
+        stdout.lines().rev().collect::<Vec<_>>().split_first().map(|(s, l)| (*s, l.len())).context("a summary")?;
+    let summary: Value = serde_json::from_str(summary)?;
+    ensure!(summary["balanced"] == true, "{summary:#}");
+    ensure!(lines > 2 * EXCHANGES as usize, "an event and an object for each: {lines} lines, {summary:#}");
     Ok(())
 }
 

@@ -122,25 +122,29 @@ impl Drop for Parcel {
 }
 
 impl Queue {
-    /// Makes room for `bytes`: in this queue, and in the memory of the whole agent.
+    /// Makes room for `bytes`: in this queue, and in the memory of the whole agent. False: there is none.
     fn enter(&self, bytes: usize) -> bool {
-        loop {
-            let waiting = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-            // Whoever can wait lets an empty queue take anything, however large.
-            let alone = waiting == 0 && self.patience == Patience::UntilRoom;
-            if alone {
-                self.memory.changed(0, bytes);
-                return true;
-            }
-            if waiting + bytes <= QUEUE_BYTES && self.memory.take(bytes) {
-                return true;
-            }
+        let waiting = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let room = waiting + bytes <= QUEUE_BYTES && self.memory.take(bytes);
+        if !room {
             self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-            if self.patience == Patience::None {
-                return false;
-            }
+        }
+        room
+    }
+
+    /// Takes `bytes` whether there is room or not.
+    fn enter_anyway(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.memory.changed(0, bytes);
+    }
+
+    /// Waits until there is room. Only this queue counts: what else the agent keeps may wait for us. An empty queue takes
+    /// anything, however large.
+    fn wait_to_enter(&self, bytes: usize) {
+        while self.bytes.load(Ordering::Relaxed) > 0 && self.bytes.load(Ordering::Relaxed) + bytes > QUEUE_BYTES {
             std::thread::sleep(FULL_PAUSE);
         }
+        self.enter_anyway(bytes);
     }
 
     fn leave(&self, bytes: usize) {
@@ -169,13 +173,25 @@ impl Outbox {
         (Self { sender, queue, ledger: ledger.clone() }, receiver)
     }
 
-    /// Hands a batch over without ever waiting; a full queue is a counted loss.
+    /// Hands a batch over. A full queue is a counted loss, or makes whoever has patience wait.
     pub fn offer(&self, batch: RecordBatch) {
+        self.hand_over(batch, Queue::wait_to_enter);
+    }
+
+    /// The same from a store's own task, which must not wait: whoever has patience gets room that is not there. There is
+    /// an end to it, since the queue of objects has one.
+    fn offer_from_task(&self, batch: RecordBatch) {
+        self.hand_over(batch, Queue::enter_anyway);
+    }
+
+    fn hand_over(&self, batch: RecordBatch, with_patience: fn(&Queue, usize)) {
         let rows = batch.num_rows() as u64;
         let bytes = batch.get_array_memory_size();
         let counts = (self.queue.counts)(&self.ledger);
         counts.seen.add(rows);
-        if !self.queue.enter(bytes) {
+        if self.queue.patience == Patience::UntilRoom {
+            with_patience(&self.queue, bytes);
+        } else if !self.queue.enter(bytes) {
             counts.queue_full.add(rows);
             return;
         }
@@ -439,7 +455,7 @@ async fn deliver_batch(
     if let (Some(events), Some(objects)) = (events, Objects::of(&batch)) {
         let records = objects.records(&urls);
         if records.num_rows() > 0 {
-            events.offer(records);
+            events.offer_from_task(records);
         }
     }
 }
