@@ -79,10 +79,10 @@ pub struct Summary {
 pub enum ReplayError {
     /// A recording.
     #[error("{file}: {error}", file = .0.display(), error = .1)]
-    Recording(PathBuf, #[source] RecordingError),
+    Recording(PathBuf, RecordingError),
     /// A capture file.
     #[error("{file}: {error}", file = .0.display(), error = .1)]
-    CaptureFile(PathBuf, #[source] CaptureFileError),
+    CaptureFile(PathBuf, CaptureFileError),
 }
 
 /// Replays a file to its end. A damaged file is an error; what came before the damage has been delivered whole.
@@ -94,7 +94,7 @@ pub fn replay(config: Config, options: &Options) -> anyhow::Result<(Summary, Opt
     let begun = Instant::now();
     let ledger = Arc::new(Ledger::default());
     let processes = Arc::new(RecordedProcesses::new(config.filters));
-    let source = Source::open(&options.file, config.wanted, &processes)?;
+    let source = Source::open(&options.file, config.wanted)?;
     let (format, file_bytes) = (source.format(), source.progress().1);
     let (console, console_thread) =
         Console::start(Patience::UntilRoom).context("cannot start the writer of standard output")?;
@@ -106,7 +106,7 @@ pub fn replay(config: Config, options: &Options) -> anyhow::Result<(Summary, Opt
     };
     let plugins = Arc::new(config.plugins);
     let context = Arc::new(Context {
-        processes: processes as Arc<dyn Processes>,
+        processes: Arc::clone(&processes) as Arc<dyn Processes>,
         ids: Arc::new(Ids::new([0; 3], 0, 0)),
         ledger: ledger.clone(),
         wanted: config.wanted,
@@ -118,7 +118,7 @@ pub fn replay(config: Config, options: &Options) -> anyhow::Result<(Summary, Opt
     });
     let out = Out { plugins, events: delivery.events.clone(), objects: delivery.objects.clone(), console };
     let mut pipeline = Pipeline::new(&context, options.shards, out);
-    let (counters, packets, fault) = drive(source, &mut pipeline, &Progress::new(options, file_bytes))?;
+    let (counters, packets, fault) = drive(source, &processes, &mut pipeline, &Progress::new(options, file_bytes))?;
     drop(pipeline);
     // Whoever replays waits for the stores: they give up by themselves on what cannot be delivered.
     runtime.block_on(delivery.drain(Duration::MAX));
@@ -156,6 +156,7 @@ const READ_AHEAD: usize = 2;
 /// Reads on a thread of its own, ahead of the shards.
 fn drive(
     mut source: Source,
+    processes: &RecordedProcesses,
     pipeline: &mut Pipeline,
     progress: &Progress,
 ) -> anyhow::Result<(Counters, Option<PacketCounts>, Option<SourceError>)> {
@@ -178,6 +179,7 @@ fn drive(
     let (mut counters, mut now_ns, mut wall) = (Counters::default(), 0, WallOffset(0));
     while let Ok(chunk) = chunks.recv() {
         (now_ns, wall) = (chunk.now_ns.max(now_ns), chunk.wall);
+        processes.learn(&chunk.batch);
         count(&chunk.batch, &mut counters);
         pipeline.process(Round::Mixed(&chunk.batch), now_ns, wall);
         progress.at(chunk.at);
@@ -219,12 +221,12 @@ enum Source {
 }
 
 impl Source {
-    fn open(path: &Path, wanted_bits: u32, processes: &Arc<RecordedProcesses>) -> Result<Self, ReplayError> {
+    fn open(path: &Path, wanted_bits: u32) -> Result<Self, ReplayError> {
         // Connections of a capture file have two ends: they are seen from the one that the configuration wants.
         let egress = wanted_bits & (wanted::EGRESS_INTERNAL | wanted::EGRESS_EXTERNAL) != 0;
         let view = if egress { View::Client } else { View::Server };
         if is_arrow(path).map_err(|error| ReplayError::CaptureFile(path.to_owned(), error.into()))? {
-            let recording = Recording::open(path, processes.clone());
+            let recording = Recording::open(path);
             return recording
                 .map(|r| Self::Recording(Box::new(r)))
                 .map_err(|error| ReplayError::Recording(path.to_owned(), error));

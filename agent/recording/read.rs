@@ -16,7 +16,7 @@ use ringtap_batch::{
     process::{Process, Processes},
     ring::{
         abi::Kind,
-        records::{Records, SCHEMA},
+        records::{Records, Row, SCHEMA},
     },
 };
 
@@ -54,7 +54,6 @@ pub struct Recording {
     len: u64,
     at: u64,
     decoder: StreamDecoder,
-    processes: Arc<RecordedProcesses>,
     wall: WallOffset,
     /// `None` if the recording was not finished.
     seals: Option<Seals>,
@@ -62,26 +61,17 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// Opens a recording; what it says of processes goes to `processes`.
+    /// Opens a recording.
     ///
     /// # Errors
     ///
     /// The file cannot be read.
-    pub fn open(path: &Path, processes: Arc<RecordedProcesses>) -> Result<Self, RecordingError> {
+    pub fn open(path: &Path) -> Result<Self, RecordingError> {
         let mut file = File::open(path)?;
         let len = file.metadata()?.len();
         let seals = Seals::read(&mut file, len)?;
         file.rewind()?;
-        Ok(Self {
-            file,
-            len,
-            at: 0,
-            decoder: StreamDecoder::new(),
-            processes,
-            wall: WallOffset(0),
-            seals,
-            pool: Pool::default(),
-        })
+        Ok(Self { file, len, at: 0, decoder: StreamDecoder::new(), wall: WallOffset(0), seals, pool: Pool::default() })
     }
 
     /// Bytes read so far, and bytes of the file.
@@ -114,7 +104,7 @@ impl Recording {
                 return Err(RecordingError::OtherSchema);
             }
             if let Some(batch) = batch {
-                self.take_own_rows(&batch);
+                self.take_clock(&batch);
                 return Ok(Some(batch));
             }
         }
@@ -183,25 +173,21 @@ impl Recording {
         Ok(len + body)
     }
 
-    /// Acts on the rows that the recorder put between the kernel's.
-    fn take_own_rows(&mut self, batch: &RecordBatch) {
-        let rows = || Records::of(batch).into_iter().flat_map(Records::rows);
-        // They stand in batches of their own.
-        if !matches!(rows().next().and_then(|row| row.kind), Some(Kind::Clock | Kind::Process)) {
-            return;
-        }
-        for row in rows() {
-            match row.kind {
-                Some(Kind::Clock) => {
-                    if let Ok(bytes) = row.payload.try_into() {
-                        self.wall = WallOffset(i64::from_le_bytes(bytes));
-                    }
-                }
-                Some(Kind::Process) => self.processes.insert(row.tgid, row.payload),
-                _ => {}
+    /// Acts on the rows that tell the time.
+    fn take_clock(&mut self, batch: &RecordBatch) {
+        for row in own_rows(batch) {
+            if let (Some(Kind::Clock), Ok(bytes)) = (row.kind, row.payload.try_into()) {
+                self.wall = WallOffset(i64::from_le_bytes(bytes));
             }
         }
     }
+}
+
+/// The rows of a batch that the recorder put between the kernel's; they stand in batches of their own.
+fn own_rows(batch: &RecordBatch) -> impl Iterator<Item = Row<'_>> {
+    let rows = || Records::of(batch).into_iter().flat_map(Records::rows);
+    let own = matches!(rows().next().and_then(|row| row.kind), Some(Kind::Clock | Kind::Process));
+    rows().take_while(move |_| own)
 }
 
 /// Memory of messages that were read, used again when nothing points to it any more: fresh pages cost more than the
@@ -249,6 +235,13 @@ impl RecordedProcesses {
     #[must_use]
     pub fn new(filters: Vec<ProcessFilter>) -> Self {
         Self { known: RwLock::default(), filters }
+    }
+
+    /// Takes over what a batch says of processes: for the rows that come after it.
+    pub fn learn(&self, batch: &RecordBatch) {
+        for row in own_rows(batch).filter(|row| row.kind == Some(Kind::Process)) {
+            self.insert(row.tgid, row.payload);
+        }
     }
 
     fn insert(&self, tgid: u32, json: &[u8]) {

@@ -44,9 +44,10 @@ type Read = (Vec<Vec<u8>>, WallOffset, Arc<RecordedProcesses>);
 
 fn read(path: &Path) -> Result<Read, RecordingError> {
     let processes = Arc::new(RecordedProcesses::new(Vec::new()));
-    let mut recording = Recording::open(path, processes.clone())?;
+    let mut recording = Recording::open(path)?;
     let mut payloads = Vec::new();
     while let Some(batch) = recording.read()? {
+        processes.learn(&batch);
         let rows = Records::of(&batch).expect("its schema").rows();
         payloads.extend(rows.filter(|row| row.kind == Some(Kind::Payload)).map(|row| row.payload.to_vec()));
     }

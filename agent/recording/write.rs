@@ -1,7 +1,7 @@
 //! Writes a recording.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     fs::{self, File},
     io::BufWriter,
     path::{Path, PathBuf},
@@ -15,7 +15,7 @@ use arrow_schema::Schema;
 use ringtap_batch::{
     clock::WallOffset,
     ledger::Ledger,
-    process::Processes,
+    process::{Process, Processes},
     ring::{
         abi::{Kind, LostEnd, Record},
         records::{Records, RecordsBuilder, SCHEMA},
@@ -32,7 +32,8 @@ pub struct Recorder {
     partial: PathBuf,
     processes: Arc<dyn Processes>,
     ledger: Arc<Ledger>,
-    named: HashSet<u32>,
+    /// What was said of each process.
+    named: HashMap<u32, Arc<Process>>,
     wall: Option<WallOffset>,
     /// Rows of our own, and the kernel's, that are not written yet.
     own: RecordsBuilder,
@@ -74,7 +75,7 @@ impl Recorder {
             partial,
             processes,
             ledger,
-            named: HashSet::new(),
+            named: HashMap::new(),
             wall: None,
             own: RecordsBuilder::default(),
             pending: RecordsBuilder::default(),
@@ -98,7 +99,7 @@ impl Recorder {
             if row.kind == Some(Kind::Payload) {
                 bytes += row.payload.len() as u64;
             }
-            self.name(row.tgid)?;
+            self.name(row.tgid, row.kind == Some(Kind::Open))?;
             self.pending.push_copied(&row.head(), row.payload);
             if self.pending.copied_bytes() >= MESSAGE_BYTES || self.pending.rows() >= MESSAGE_ROWS {
                 self.flush()?;
@@ -109,13 +110,19 @@ impl Recorder {
         Ok(())
     }
 
-    /// Describes a process once.
-    fn name(&mut self, tgid: u32) -> anyhow::Result<()> {
-        if self.named.contains(&tgid) {
+    /// Describes a process once, and anew where a connection finds it running another program.
+    fn name(&mut self, tgid: u32, look_again: bool) -> anyhow::Result<()> {
+        if !look_again && self.named.contains_key(&tgid) {
             return Ok(());
         }
         let Some(process) = self.processes.get(tgid) else { return Ok(()) };
-        self.named.insert(tgid);
+        if self.named.get(&tgid) == Some(&process) {
+            return Ok(());
+        }
+        if self.named.insert(tgid, process.clone()).is_some() {
+            // Rows so far are of the program before.
+            self.flush()?;
+        }
         let said = ProcessRow { exe: process.exe.clone(), uid: process.uid, user: process.user.clone() };
         let json = serde_json::to_vec(&said).context("a process cannot be described")?;
         self.own.push_copied(&own_head(Kind::Process, tgid, json.len()), &json);

@@ -20,7 +20,11 @@ const FLOWS_MAX: usize = 65_536;
 /// How many end at a time, so that finding them is paid for seldom.
 const EVICTED_AT_ONCE: usize = 1024;
 /// Bytes of one direction that wait for what is missing before them.
-const WAITING_MAX: usize = 4 << 20;
+const WAITING_MAX: usize = 1 << 20;
+/// The same of all connections.
+const ALL_WAITING_MAX: usize = 256 << 20;
+/// What a segment that waits takes besides its payload.
+const SEGMENT_BYTES: usize = 128;
 /// Segments that may still overtake a missing one that the other end has acknowledged.
 const PATIENCE: u32 = 16;
 
@@ -38,6 +42,8 @@ pub struct Flows {
     view: View,
     open: foldhash::HashMap<Key, Flow>,
     connections: u64,
+    /// Bytes that segments of all connections hold behind gaps.
+    waiting: usize,
     builder: RecordsBuilder,
 }
 
@@ -48,6 +54,8 @@ struct Flow {
     conn: u64,
     client: SocketAddr,
     late: bool,
+    /// Its end was told; what still comes of it is old.
+    over: bool,
     last_ns: u64,
     /// From the client, from the server.
     halves: [Half; 2],
@@ -77,7 +85,13 @@ impl Flows {
     /// None so far.
     #[must_use]
     pub fn new(view: View) -> Self {
-        Self { view, open: foldhash::HashMap::default(), connections: 0, builder: RecordsBuilder::default() }
+        Self {
+            view,
+            open: foldhash::HashMap::default(),
+            connections: 0,
+            waiting: 0,
+            builder: RecordsBuilder::default(),
+        }
     }
 
     /// Rows of the batch so far.
@@ -102,8 +116,9 @@ impl Flows {
     pub fn packet(&mut self, time_ns: u64, packet: &Packet<'_>) {
         let key = if packet.from <= packet.to { (packet.from, packet.to) } else { (packet.to, packet.from) };
         let opens = packet.syn && packet.acknowledged.is_none();
-        if opens && self.open.get(&key).is_some_and(|flow| flow.is_other_than(packet)) {
+        if opens && self.open.get(&key).is_some_and(|flow| flow.over || flow.is_other_than(packet)) {
             self.end(key, time_ns);
+            self.open.remove(&key);
         }
         if !self.open.contains_key(&key) {
             // Late acknowledgements of what has ended open nothing.
@@ -112,15 +127,21 @@ impl Flows {
             }
             self.open(key, time_ns, packet);
         }
-        let Self { open: flows, builder, view, .. } = self;
-        let Some(flow) = flows.get_mut(&key) else { return };
+        let Self { open: flows, builder, view, waiting, .. } = self;
+        let Some(flow) = flows.get_mut(&key).filter(|flow| !flow.over) else { return };
         flow.last_ns = time_ns;
+        let waited = flow.waiting_bytes();
         let half = usize::from(packet.from != flow.client);
         let sink = Sink { conn: flow.conn, late: flow.late, direction: direction_of(*view, half) };
         let other = Sink { direction: 1 - sink.direction, ..sink };
         flow.halves[half].segment(time_ns, packet, sink, builder);
         if let Some(acknowledged) = packet.acknowledged {
             flow.halves[1 - half].acknowledge(acknowledged, other, builder);
+        }
+        *waiting = *waiting + flow.waiting_bytes() - waited;
+        if *waiting > ALL_WAITING_MAX {
+            *waiting -= flow.waiting_bytes();
+            flow.flush(*view, builder);
         }
         if packet.rst || flow.halves.iter().all(Half::is_over) {
             self.end(key, time_ns);
@@ -130,7 +151,7 @@ impl Flows {
     /// The file ends: what still waits comes out, and connections stay open.
     pub fn finish(&mut self, _now_ns: u64) {
         let Self { open: flows, builder, view, .. } = self;
-        for flow in flows.values_mut() {
+        for flow in flows.values_mut().filter(|flow| !flow.over) {
             flow.flush(*view, builder);
         }
         flows.clear();
@@ -151,7 +172,8 @@ impl Flows {
         let server = if client == packet.from { packet.to } else { packet.from };
         self.connections += 1;
         let late = !packet.syn;
-        let flow = Flow { conn: self.connections, client, late, last_ns: time_ns, halves: Default::default() };
+        let flow =
+            Flow { conn: self.connections, client, late, over: false, last_ns: time_ns, halves: Default::default() };
         let (local, remote) = if self.view == View::Client { (client, server) } else { (server, client) };
         let role = match (late, self.view) {
             (true, _) => 0,
@@ -171,11 +193,14 @@ impl Flows {
         silent.select_nth_unstable(EVICTED_AT_ONCE);
         for (_, key) in &silent[..EVICTED_AT_ONCE] {
             self.end(*key, time_ns);
+            self.open.remove(key);
         }
     }
 
     fn end(&mut self, key: Key, time_ns: u64) {
-        let Some(mut flow) = self.open.remove(&key) else { return };
+        let Some(flow) = self.open.get_mut(&key).filter(|flow| !flow.over) else { return };
+        flow.over = true;
+        self.waiting -= flow.waiting_bytes();
         flow.flush(self.view, &mut self.builder);
         let mut totals = [0; 2];
         for (half, streams) in flow.halves.iter().enumerate() {
@@ -223,6 +248,10 @@ impl Flow {
         half.sequence.is_some_and(|sequence| half.offset > 0 || sequence != packet.sequence.wrapping_add(1))
     }
 
+    fn waiting_bytes(&self) -> usize {
+        self.halves.iter().map(|half| half.waiting_bytes).sum()
+    }
+
     fn flush(&mut self, view: View, builder: &mut RecordsBuilder) {
         for (half, streams) in self.halves.iter_mut().enumerate() {
             let sink = Sink { conn: self.conn, late: self.late, direction: direction_of(view, half) };
@@ -260,9 +289,9 @@ impl Half {
             let waiting = Waiting { payload: packet.payload.to_vec(), wire_len: packet.wire_len, time_ns };
             // Of two that begin alike the longer one stays.
             if self.waiting.get(&at).is_none_or(|old| old.wire_len < packet.wire_len) {
-                self.waiting_bytes += waiting.payload.len();
+                self.waiting_bytes += waiting.payload.len() + SEGMENT_BYTES;
                 if let Some(old) = self.waiting.insert(at, waiting) {
-                    self.waiting_bytes -= old.payload.len();
+                    self.waiting_bytes -= old.payload.len() + SEGMENT_BYTES;
                 }
             }
             if self.waiting_bytes > WAITING_MAX {
@@ -298,7 +327,7 @@ impl Half {
     fn drain(&mut self, sink: Sink, builder: &mut RecordsBuilder) {
         while let Some(entry) = self.waiting.first_entry().filter(|entry| *entry.key() <= self.offset) {
             let (at, segment) = entry.remove_entry();
-            self.waiting_bytes -= segment.payload.len();
+            self.waiting_bytes -= segment.payload.len() + SEGMENT_BYTES;
             self.take(segment.time_ns, self.offset - at, &segment.payload, segment.wire_len, sink, builder);
         }
     }

@@ -57,7 +57,11 @@ fn a_connection_ends_with_its_totals() {
     flows.packet(5, &Packet { fin: true, ..segment(true, 104, b"") });
     let ([sent, received], totals) = streams(&mut flows);
     assert_eq!((joined(&sent).as_slice(), joined(&received).as_slice()), (&b"GET"[..], &b"answer"[..]));
-    assert_eq!((totals, flows.open.len()), (Some([3, 6]), 0));
+    assert_eq!(totals, Some([3, 6]));
+    // What is repeated, or comes behind the end, opens nothing.
+    flows.packet(6, &segment(true, 101, b"GET"));
+    flows.packet(7, &segment(false, 201, b"answer"));
+    assert!(flows.take_batch().is_none());
 }
 
 /// From the server's side the same bytes have the other direction.
