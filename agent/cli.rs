@@ -110,9 +110,12 @@ pub enum Bench {
 /// Flags of `record`.
 #[derive(Debug, Clone, Args)]
 pub struct RecordArgs {
-    /// Flags of `run`; of the configuration only what is captured counts, not where it goes.
+    /// Of the configuration only what is captured counts, not where it goes.
     #[command(flatten)]
-    pub run: RunArgs,
+    pub common: CommonArgs,
+    /// Bytes of one ring between kernel and recorder, a power of two.
+    #[arg(long, env = "RINGTAP_RING_SIZE", value_name = "SIZE", default_value = "64mb", value_parser = ring_size)]
+    pub ring_size: u32,
     /// File to write; until it is complete it has `.partial` behind its name.
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,

@@ -38,8 +38,10 @@ use crate::{
 const WAIT: Duration = Duration::from_millis(100);
 /// After a round with records the next one comes this much later, without having been woken.
 const PAUSE: Duration = Duration::from_micros(400);
-/// The same after a round with more than come by the thousand a second. A ring fills up in no less than ten times this.
+/// The same after a round with more than come by the thousand a second.
 const LONG_PAUSE: Duration = Duration::from_millis(2);
+/// At the stop, what is reserved is waited for so long.
+const LAST_RECORDS: Duration = Duration::from_millis(500);
 const MANY_RECORDS: usize = 8;
 const WALL_REFRESH: Duration = Duration::from_secs(1);
 
@@ -96,7 +98,8 @@ impl Live {
         }
         let maps = kernel.take_stream_maps()?;
         let (wall, refreshed) = (wall_offset(), Instant::now());
-        let capture = Capture { reader, target, maps, ledger, counted, wall, refreshed };
+        let longest_pause = Duration::from_nanos(u64::from(ring_bytes) / 8);
+        let capture = Capture { reader, target, maps, ledger, counted, wall, refreshed, longest_pause };
         let stop = Stop::default();
         let prober = Prober::start(kernel, processes)?;
         let (sender, ended) = oneshot::channel();
@@ -141,23 +144,29 @@ struct Capture {
     counted: Arc<RwLock<Counters>>,
     wall: WallOffset,
     refreshed: Instant,
+    /// In a longer one even the fastest writers could fill an eighth of a ring.
+    longest_pause: Duration,
 }
 
 impl Capture {
     fn run(mut self, stop: &AtomicBool) -> anyhow::Result<Counters> {
-        let mut last = 0;
+        let (mut last, mut ends) = (0, None);
         loop {
             let stopping = stop.load(Ordering::Relaxed);
             if !stopping && last == 0 {
                 self.reader.wait(WAIT).context("cannot wait for the rings")?;
-            } else if !stopping {
+            } else if !stopping && !self.reader.has_records() {
                 // Where records come, more will: to wake for each of them would cost more than the work itself.
-                std::thread::sleep(if last < MANY_RECORDS { PAUSE } else { LONG_PAUSE });
+                std::thread::sleep(self.longest_pause.min(if last < MANY_RECORDS { PAUSE } else { LONG_PAUSE }));
             }
-            let records = self.round()?;
-            last = records;
-            if stopping && records == 0 {
+            last = self.round()?;
+            // What a program has reserved it submits at once.
+            let late = ends.is_some_and(|ends| ends < Instant::now());
+            if stopping && last == 0 && (late || !self.reader.has_reserved()) {
                 break;
+            }
+            if stopping {
+                ends.get_or_insert_with(|| Instant::now() + LAST_RECORDS);
             }
         }
         self.settle_lost_ends()?;
@@ -191,7 +200,8 @@ impl Capture {
     /// Connections whose close record found a full ring left it in a map.
     fn settle_lost_ends(&mut self) -> anyhow::Result<()> {
         for (conn, end) in self.maps.take_lost_ends() {
-            self.target.close(conn, end)?;
+            // Its grace begins now: what came before it can still lie in the ring.
+            self.target.close(conn, LostEnd { time_ns: boot_ns(), ..end })?;
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use ringtap::{
     bench,
-    cli::{Bench, Cli, Command, CommonArgs, LogEncoding, LogLevel, ReplayArgs, RunArgs},
+    cli::{Bench, Cli, Command, CommonArgs, LogEncoding, LogLevel, RecordArgs, ReplayArgs, RunArgs},
     config::{self, Config, Problem},
     probe::kernel::KernelError,
     replay::{self, ReplayError},
@@ -31,11 +31,11 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Some(Command::Validate { file }) => validate(&file),
-        Some(Command::Run(arguments)) => capture(&arguments, None),
-        Some(Command::Record(arguments)) => capture(&arguments.run, Some(&arguments.output)),
+        Some(Command::Run(arguments)) => capture(&arguments),
+        Some(Command::Record(arguments)) => record(&arguments),
         Some(Command::Replay(arguments)) => replay(&arguments),
         Some(Command::Bench(Bench::Capacity(arguments))) => bench::capacity(&arguments).map(|()| ExitCode::SUCCESS),
-        None => capture(&cli.run, None),
+        None => capture(&cli.run),
     };
     result.unwrap_or_else(|error| {
         eprintln!("ringtap: {error:#}");
@@ -52,15 +52,22 @@ fn main() -> ExitCode {
 #[error("the configuration is not valid")]
 struct CannotStart;
 
-/// Runs, or records into a file.
-fn capture(arguments: &RunArgs, record_to: Option<&Path>) -> anyhow::Result<ExitCode> {
+fn capture(arguments: &RunArgs) -> anyhow::Result<ExitCode> {
     let (config, budgets) = set_up(&arguments.common)?;
     let shards = shards_or(&arguments.common, run::default_shards);
-    let options = run::Options { shards, ring_bytes: arguments.ring_size, budgets, admin: arguments.httpd_listen.0 };
-    let report = match record_to {
-        None => run::run(config, &options)?,
-        Some(file) => run::record(config, &options, file)?,
-    };
+    let admin = arguments.httpd_listen.0;
+    let options = run::Options { shards, ring_bytes: arguments.ring_size, budgets, admin };
+    print_report(&run::run(config, &options)?)
+}
+
+fn record(arguments: &RecordArgs) -> anyhow::Result<ExitCode> {
+    let (config, budgets) = set_up(&arguments.common)?;
+    let shards = shards_or(&arguments.common, run::default_shards);
+    let options = run::Options { shards, ring_bytes: arguments.ring_size, budgets, admin: None };
+    print_report(&run::record(config, &options, &arguments.output)?)
+}
+
+fn print_report(report: &run::Report) -> anyhow::Result<ExitCode> {
     std::io::stderr().write_all(report.table.as_bytes()).context("cannot print the ledger")?;
     warn_unless(report.balanced);
     Ok(ExitCode::SUCCESS)

@@ -26,6 +26,8 @@ use crate::cli::{CapacityArgs, CapacityLevel, Transport};
 const STEPS: [u64; 5] = [20, 40, 60, 80, 100];
 /// How far the application's p99 may move.
 const P99_MOVES: f64 = 1.10;
+/// How much of the rate without the agent must be kept: the load waits for answers, so a slow one lowers the rate.
+const RATE_KEPT: f64 = 0.95;
 /// Latencies below this are the clock's noise: a move within it is none.
 const NOISE_US: u64 = 200;
 
@@ -91,10 +93,23 @@ pub struct WithAgent {
 }
 
 impl WithAgent {
-    /// Bytes and records that did not come through.
+    /// Bytes, records, objects and events that did not come through.
     pub fn lost(&self) -> u64 {
         let of = |name: &str| self.ledger.get(name).copied().unwrap_or(0);
-        of("kernel_ring_full_records") + of("objects_queue_full") + of("events_queue_full")
+        [
+            "kernel_ring_full_records",
+            "kernel_fault_bytes",
+            "kernel_call_limit_bytes",
+            "kernel_ends_lost",
+            "connections_evicted",
+            "objects_failed",
+            "objects_queue_full",
+            "events_failed",
+            "events_queue_full",
+        ]
+        .map(of)
+        .iter()
+        .sum()
     }
 }
 
@@ -172,9 +187,15 @@ fn measure_cell(
 
 /// Why a step is one too many; empty if it is not.
 fn ends(none: &Measured, with: &WithAgent) -> String {
+    if with.measured.failed > none.failed {
+        return format!("{} requests failed", with.measured.failed);
+    }
+    if with.measured.per_second < none.per_second * RATE_KEPT {
+        return format!("{:.0} instead of {:.0} requests/s", with.measured.per_second, none.per_second);
+    }
     let (before, now) = (none.p99_us, with.measured.p99_us);
     if with.lost() > 0 {
-        return format!("{} records or parcels were lost", with.lost());
+        return format!("{} lost, by the ledger", with.lost());
     }
     if now > before + NOISE_US && now as f64 > before as f64 * P99_MOVES {
         return format!("p99 went from {before} to {now} us");
@@ -324,7 +345,7 @@ impl Results {
         let fastest = self.cells.iter().max_by(|a, b| a.carries_per_second.total_cmp(&b.carries_per_second));
         let (Some(slowest), Some(fastest)) = (slowest, fastest) else { return "Nothing was measured.".into() };
         let name = |cell: &Cell| format!("{} with bodies of {} B at {}", cell.transport, cell.body_bytes, cell.level);
-        let lost = self.cells.iter().any(|cell| cell.ended_by.contains("lost"));
+        let lost = self.cells.iter().any(|cell| cell.ended_by.contains("lost, by the ledger"));
         // A ring that holds a quarter of a second rides out what a busy machine does to its reader.
         let busiest = self.cells.iter().map(|cell| cell.ring_bytes_per_second(self.seconds)).fold(0.0, f64::max);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bytes of a quarter of a second")]
