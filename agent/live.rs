@@ -38,11 +38,14 @@ use crate::{
 const WAIT: Duration = Duration::from_millis(100);
 /// After a round with records the next one comes this much later, without having been woken.
 const PAUSE: Duration = Duration::from_micros(400);
-/// The same after a round with more than come by the thousand a second.
-const LONG_PAUSE: Duration = Duration::from_millis(2);
+/// Where more come, each pause is twice the one before, up to this: a round costs as much as dozens of its exchanges.
+const LONG_PAUSE: Duration = Duration::from_millis(10);
+/// More than this in a round do not come by the thousand a second.
+const MANY_RECORDS: usize = 8;
 /// At the stop, what is reserved is waited for so long.
 const LAST_RECORDS: Duration = Duration::from_millis(500);
-const MANY_RECORDS: usize = 8;
+/// Bytes that the writers of one ring are taken to write in a nanosecond, when a pause must not fill the ring.
+const WRITTEN_PER_NS: u64 = 4;
 const WALL_REFRESH: Duration = Duration::from_secs(1);
 
 /// Where the records of a live capture go.
@@ -98,8 +101,8 @@ impl Live {
         }
         let maps = kernel.take_stream_maps()?;
         let (wall, refreshed) = (wall_offset(), Instant::now());
-        let longest_pause = Duration::from_nanos(u64::from(ring_bytes) / 8);
-        let capture = Capture { reader, target, maps, ledger, counted, wall, refreshed, longest_pause };
+        let longest_pause = LONG_PAUSE.min(Duration::from_nanos(u64::from(ring_bytes) / WRITTEN_PER_NS));
+        let capture = Capture { reader, target, maps, ledger, counted, wall, refreshed, pause: PAUSE, longest_pause };
         let stop = Stop::default();
         let prober = Prober::start(kernel, processes)?;
         let (sender, ended) = oneshot::channel();
@@ -144,7 +147,8 @@ struct Capture {
     counted: Arc<RwLock<Counters>>,
     wall: WallOffset,
     refreshed: Instant,
-    /// In a longer one even the fastest writers could fill an eighth of a ring.
+    /// After the next round with records.
+    pause: Duration,
     longest_pause: Duration,
 }
 
@@ -157,9 +161,10 @@ impl Capture {
                 self.reader.wait(WAIT).context("cannot wait for the rings")?;
             } else if !stopping && !self.reader.has_records() {
                 // Where records come, more will: to wake for each of them would cost more than the work itself.
-                std::thread::sleep(self.longest_pause.min(if last < MANY_RECORDS { PAUSE } else { LONG_PAUSE }));
+                std::thread::sleep(self.pause);
             }
             last = self.round()?;
+            self.pause = if last < MANY_RECORDS { PAUSE } else { self.pause * 2 }.min(self.longest_pause);
             // What a program has reserved it submits at once.
             let late = ends.is_some_and(|ends| ends < Instant::now());
             if stopping && last == 0 && (late || !self.reader.has_reserved()) {

@@ -14,7 +14,7 @@ use arrow_array::{
 };
 use arrow_schema::{DataType, Field, Schema};
 use ringtap_ring::abi::Endpoints;
-use serde_json::{Map, Value};
+use serde::{Serialize, Serializer, ser::SerializeMap as _};
 
 use crate::{clock::rfc3339, process::Process};
 
@@ -215,31 +215,51 @@ fn texts(column: &ArrayRef, row: usize) -> Vec<&str> {
 
 /// A row as JSON, nested by the dots of its paths.
 #[must_use]
-pub fn json(batch: &RecordBatch, at: usize) -> Value {
-    let mut root = Map::new();
-    for (path, value) in row(batch, at) {
-        let value = match value {
-            Present::Text(text) => text.into(),
-            Present::Int(n) => n.into(),
-            Present::Bool(truth) => truth.into(),
-            Present::Texts(texts) => texts.into(),
-            Present::Time(ns) => rfc3339(ns).into(),
-        };
-        insert(&mut root, path, value);
-    }
-    root.into()
+pub fn json(batch: &RecordBatch, at: usize) -> Json<'_> {
+    Json(row(batch, at).collect())
 }
 
-fn insert(object: &mut Map<String, Value>, path: &str, value: Value) {
-    match path.split_once('.') {
-        None => {
-            object.insert(path.to_owned(), value);
-        }
-        Some((first, rest)) => {
-            let inner = object.entry(first).or_insert_with(|| Map::new().into());
-            if let Value::Object(inner) = inner {
-                insert(inner, rest, value);
+/// Paths and values that serialize as a nested object. Those of one inner object stand next to each other.
+#[derive(Debug)]
+pub struct Json<'a>(Vec<(&'a str, Present<'a>)>);
+
+impl Serialize for Json<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Nested { fields: &self.0, outer: 0 }.serialize(serializer)
+    }
+}
+
+/// Fields whose paths begin alike, up to the dot before `outer`.
+struct Nested<'a> {
+    fields: &'a [(&'a str, Present<'a>)],
+    outer: usize,
+}
+
+impl Serialize for Nested<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let name = |path: &'_ str| path[self.outer..].find('.').map(|dot| self.outer + dot);
+        let mut map = serializer.serialize_map(None)?;
+        for group in self.fields.chunk_by(|(a, _), (b, _)| name(a).is_some_and(|dot| b.starts_with(&a[..=dot]))) {
+            let (path, value) = &group[0];
+            match name(path) {
+                None => map.serialize_entry(&path[self.outer..], value)?,
+                Some(dot) => {
+                    map.serialize_entry(&path[self.outer..dot], &Nested { fields: group, outer: dot + 1 })?;
+                }
             }
+        }
+        map.end()
+    }
+}
+
+impl Serialize for Present<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Text(text) => serializer.serialize_str(text),
+            Self::Int(n) => serializer.serialize_i64(*n),
+            Self::Bool(truth) => serializer.serialize_bool(*truth),
+            Self::Texts(texts) => serializer.collect_seq(texts),
+            Self::Time(ns) => serializer.serialize_str(&rfc3339(*ns)),
         }
     }
 }
@@ -351,5 +371,51 @@ impl ConnectionReport<'_> {
             process.and_then(|p| p.uid).map_or(Cell::Null, |uid| Cell::Int(i64::from(uid))),
             Cell::Int(i64::from(self.tgid)),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{objects::ARTIFACT_SCHEMA, usage::REQUEST_SCHEMA};
+
+    /// An inner object that is written in two places would be there twice.
+    #[test]
+    fn columns_of_an_inner_object_stand_together() {
+        for schema in [&ConnectionReport::SCHEMA, &ARTIFACT_SCHEMA, &REQUEST_SCHEMA] {
+            let mut outer: Vec<&str> =
+                schema.columns.iter().map(|(path, _)| path.split_once('.').map_or(*path, |(outer, _)| outer)).collect();
+            outer.dedup();
+            let there = outer.len();
+            outer.sort_unstable();
+            outer.dedup();
+            assert_eq!(outer.len(), there, "{}", schema.event_type);
+        }
+    }
+
+    #[test]
+    fn paths_nest() {
+        const SCHEMA: EventSchema = EventSchema {
+            event_type: "test",
+            columns: &[
+                ("a", Column::Int),
+                ("b.c", Column::Text),
+                ("b.d.e", Column::Bool),
+                ("b.d.f", Column::Texts),
+                ("b.none", Column::Int),
+                ("bc", Column::Time),
+            ],
+        };
+        let mut events = EventsBuilder::new(&SCHEMA);
+        let texts = Cell::Texts(vec!["x".into(), "y".into()]);
+        events.push(&[Cell::Int(1), Cell::Text("t\"\n"), Cell::Bool(true), texts, Cell::Null, Cell::Time(0)]);
+        events.push(&[Cell::Null, Cell::Null, Cell::Bool(false), Cell::Null, Cell::Null, Cell::Null]);
+        let batch = events.finish();
+        let text = |row| serde_json::to_string(&json(&batch, row)).expect("it serializes");
+        assert_eq!(
+            text(0),
+            r#"{"a":1,"b":{"c":"t\"\n","d":{"e":true,"f":["x","y"]}},"bc":"1970-01-01T00:00:00.000000000Z"}"#
+        );
+        assert_eq!(text(1), r#"{"b":{"d":{"e":false}}}"#);
     }
 }

@@ -11,15 +11,12 @@ use std::{
 
 use arrow_array::RecordBatch;
 use arrow_select::concat::concat_batches;
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use ringtap_batch::{
     budget::Memory,
-    events,
     ledger::{Count, Ledger},
     objects::Objects,
 };
-use serde_json::json;
 use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinSet,
@@ -31,6 +28,7 @@ use super::{
     disk::{DiskStore, uring_allowed},
     otlp::Otlp,
     s3::S3Store,
+    stdout::{print_events, print_objects},
 };
 use crate::config::checked::{EventStore, ObjectStore, Stores};
 
@@ -353,39 +351,6 @@ fn report(failing: &mut bool, error: Option<&SinkError>, what: &str) {
         _ => {}
     }
     *failing = error.is_some();
-}
-
-/// A line an event, handed over in one piece.
-fn print_events(console: &Console, batch: &RecordBatch) -> Result<(), SinkError> {
-    let kind = match events::event_type(batch) {
-        "request" => "*eventstore.Request",
-        "connection" => "*eventstore.Connection",
-        _ => "*eventstore.ArtifactRecord",
-    };
-    let line = |row| {
-        let item = events::json(batch, row);
-        json!({"level": "info", "msg": "event store submission", "type": kind, "item": item}).to_string()
-    };
-    let lines: Vec<String> = (0..batch.num_rows()).map(line).collect();
-    console.line(lines.join("\n"))
-}
-
-/// A line an object, handed over in one piece.
-fn print_objects(console: &Console, batch: &RecordBatch) -> Result<(), SinkError> {
-    let objects = Objects::of(batch)
-        .ok_or(SinkError::Delivery { store: "objects", reason: "the batch has another schema".into() })?;
-    let line = |row| {
-        json!({
-            "level": "info",
-            "msg": "object store submission",
-            "digest": objects.digest.value(row),
-            "content_type": objects.content_type.value(row),
-            "data_base64": STANDARD.encode(objects.data.value(row)),
-        })
-        .to_string()
-    };
-    let lines: Vec<String> = (0..objects.rows()).map(line).collect();
-    console.line(lines.join("\n"))
 }
 
 async fn deliver_objects(

@@ -6,6 +6,7 @@ pub mod delivery;
 pub mod disk;
 pub mod otlp;
 pub mod s3;
+pub mod stdout;
 pub mod template;
 
 /// What happens when a queue is full.

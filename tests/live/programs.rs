@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// A process that ends with the value.
@@ -20,7 +21,13 @@ pub struct Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // Asked first, so that it ends what it has started; it may have ended by itself.
+        let asked = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        let _ = asked.map(|pid| kill_process(pid, Signal::TERM));
+        let begun = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) && begun.elapsed() < Duration::from_secs(2) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
