@@ -37,11 +37,12 @@ use crate::{
 /// A reader sleeps no longer, whatever the wake flags say.
 const WAIT: Duration = Duration::from_millis(100);
 /// After a round with records the next one comes this much later, without having been woken.
-const PAUSE: Duration = Duration::from_micros(400);
-/// Where more come, each pause is twice the one before, up to this: a round costs as much as dozens of its exchanges.
-const LONG_PAUSE: Duration = Duration::from_millis(10);
-/// More than this in a round do not come by the thousand a second.
-const MANY_RECORDS: usize = 8;
+const PAUSE: Duration = Duration::from_micros(700);
+/// Where records come faster than [`FAST`], each pause is twice the one before, up to this: a round in itself costs as
+/// much as dozens of its exchanges.
+const LONG_PAUSE: Duration = Duration::from_millis(40);
+/// Records a second beyond which nobody waits for a single one.
+const FAST: f64 = 2500.0;
 /// At the stop, what is reserved is waited for so long.
 const LAST_RECORDS: Duration = Duration::from_millis(500);
 /// Bytes that the writers of one ring are taken to write in a nanosecond, when a pause must not fill the ring.
@@ -101,8 +102,20 @@ impl Live {
         }
         let maps = kernel.take_stream_maps()?;
         let (wall, refreshed) = (wall_offset(), Instant::now());
-        let longest_pause = LONG_PAUSE.min(Duration::from_nanos(u64::from(ring_bytes) / WRITTEN_PER_NS));
-        let capture = Capture { reader, target, maps, ledger, counted, wall, refreshed, pause: PAUSE, longest_pause };
+        let longest_sleep = Duration::from_nanos(u64::from(ring_bytes) / WRITTEN_PER_NS);
+        let capture = Capture {
+            reader,
+            target,
+            maps,
+            ledger,
+            counted,
+            wall,
+            refreshed,
+            pause: PAUSE,
+            round_ended: refreshed,
+            longest_sleep,
+            enough: u64::from(ring_bytes) / 16,
+        };
         let stop = Stop::default();
         let prober = Prober::start(kernel, processes)?;
         let (sender, ended) = oneshot::channel();
@@ -149,7 +162,11 @@ struct Capture {
     refreshed: Instant,
     /// After the next round with records.
     pause: Duration,
-    longest_pause: Duration,
+    round_ended: Instant,
+    /// In which the fastest writers do not fill a ring.
+    longest_sleep: Duration,
+    /// Bytes in a ring that are worth a round.
+    enough: u64,
 }
 
 impl Capture {
@@ -161,10 +178,10 @@ impl Capture {
                 self.reader.wait(WAIT).context("cannot wait for the rings")?;
             } else if !stopping && !self.reader.has_records() {
                 // Where records come, more will: to wake for each of them would cost more than the work itself.
-                std::thread::sleep(self.pause);
+                self.rest();
             }
             last = self.round()?;
-            self.pause = if last < MANY_RECORDS { PAUSE } else { self.pause * 2 }.min(self.longest_pause);
+            self.set_pause(last);
             // What a program has reserved it submits at once.
             let late = ends.is_some_and(|ends| ends < Instant::now());
             if stopping && last == 0 && (late || !self.reader.has_reserved()) {
@@ -178,6 +195,26 @@ impl Capture {
         self.target.finish(boot_ns(), self.wall)?;
         self.count_rings();
         Ok(self.maps.counters())
+    }
+
+    /// Chooses the pause by how fast records came since the last round.
+    fn set_pause(&mut self, records: usize) {
+        let seconds = self.round_ended.elapsed().as_secs_f64();
+        self.round_ended = Instant::now();
+        #[expect(clippy::cast_precision_loss, reason = "a round has thousands of records at most")]
+        let fast = records as f64 > FAST * seconds;
+        self.pause = if fast { (self.pause * 2).min(LONG_PAUSE) } else { PAUSE };
+    }
+
+    /// Sleeps for the pause, or until a ring has filled up noticeably.
+    fn rest(&self) {
+        let begun = Instant::now();
+        while let Some(left) = self.pause.checked_sub(begun.elapsed()).filter(|left| !left.is_zero()) {
+            std::thread::sleep(left.min(self.longest_sleep));
+            if self.reader.backlog() > self.enough {
+                break;
+            }
+        }
     }
 
     /// Scans every ring once and hands the batches on; returns how many records there were.

@@ -7,7 +7,7 @@
 //! | `content_type` | `Utf8` | of the bytes |
 //! | `data` | `BinaryView` | the bytes, one block an object |
 
-use std::{fmt::Write as _, sync::Arc};
+use std::sync::Arc;
 
 use arrow_array::{
     ArrayRef, BinaryViewArray, BooleanArray, RecordBatch, StringArray,
@@ -57,10 +57,9 @@ pub const ARTIFACT_SCHEMA: EventSchema = EventSchema {
 /// Lower-case hexadecimal SHA-1.
 #[must_use]
 pub fn digest(bytes: &[u8]) -> String {
-    Sha1::digest(bytes).iter().fold(String::with_capacity(40), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |n: u8| char::from(DIGITS[usize::from(n)]);
+    Sha1::digest(bytes).iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// Renders the rows that `capture` wants. `None` if it wants none.

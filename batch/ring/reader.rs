@@ -83,6 +83,12 @@ impl Reader {
         self.rings.iter().any(Ring::has_reserved)
     }
 
+    /// Bytes that are taken in the fullest ring: not yet scanned, or lent.
+    #[must_use]
+    pub fn backlog(&self) -> u64 {
+        self.rings.iter().map(Ring::backlog).max().unwrap_or(0)
+    }
+
     /// Scans every ring once: a batch, or `None`, per shard.
     pub fn scan(&mut self) -> Vec<Option<RecordBatch>> {
         self.rings.iter_mut().map(Ring::scan).collect()
