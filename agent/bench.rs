@@ -2,6 +2,7 @@
 //! nothing.
 #![expect(clippy::cast_precision_loss, reason = "figures for people, far below 2^52")]
 
+mod contenders;
 mod empty;
 mod load;
 mod page;

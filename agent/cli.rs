@@ -80,6 +80,27 @@ pub struct CapacityArgs {
     /// Bytes of one ring.
     #[arg(long, value_name = "SIZE", default_value = "32mb", value_parser = ring_size)]
     pub ring_size: u32,
+    /// Shares of what the server can do alone, in percent; 100 asks for as much as can be.
+    #[arg(
+        long,
+        value_name = "PERCENT,…",
+        default_value = "20,40,60,80,100",
+        value_delimiter = ',',
+        value_parser = clap::value_parser!(u32).range(1..=100)
+    )]
+    pub steps: Vec<u32>,
+    /// Times that everything is measured, one way after the other; the median counts.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=99))]
+    pub rounds: u32,
+    /// Command of another program that looks at the same traffic, to be measured in the agent's place.
+    #[arg(long, value_name = "COMMAND")]
+    pub other: Option<String>,
+    /// Processors of server and load, as `taskset -c` takes them. Left out: all.
+    #[arg(long, value_name = "LIST")]
+    pub server_cpus: Option<String>,
+    /// Processors of the agent, in the same way.
+    #[arg(long, value_name = "LIST")]
+    pub agent_cpus: Option<String>,
 }
 
 /// What the load speaks.

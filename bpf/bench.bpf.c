@@ -52,7 +52,7 @@ int bench_produce(__u64 *ctx)
 	}
 }
 
-SEC("raw_tp/sys_exit")
+SEC("tp_btf/sys_exit")
 int bench_empty_tracepoint(__u64 *ctx)
 {
 	return 0;

@@ -26,13 +26,13 @@ static __always_inline void handle_accept(int fd)
  * System calls are looked at when they have ended: the arguments are still in the registers, the length is known,
  * and one program serves for both ends of the call.
  */
-SEC("raw_tp/sys_exit")
+SEC("tp_btf/sys_exit")
 int handle_sys_exit(__u64 *ctx)
 {
 	struct pt_regs *regs = (void *)ctx[0];
 	long result = ctx[1];
+	__u32 direction = RT_SENT, mode = IO_PAYLOAD, tgid;
 	__u64 number, flags = 0;
-	__u32 direction = RT_SENT, mode = IO_PAYLOAD;
 	int fd;
 
 	if (result < 0)
@@ -49,7 +49,8 @@ int handle_sys_exit(__u64 *ctx)
 	default:
 		return 0;
 	}
-	if (bpf_get_current_pid_tgid() >> 32 == self_tgid)
+	tgid = bpf_get_current_pid_tgid() >> 32;
+	if (tgid == self_tgid || (number != SYS_mmap && is_excluded(tgid, RT_X_DATA | RT_X_HTTP)))
 		return 0;
 	if (SYS_IS_COMPAT(regs)) {
 		COUNT(compat_calls, 1);

@@ -70,15 +70,15 @@ struct socket { struct sock *sk; } KERNEL_TYPE;
 struct pt_regs {
 	unsigned long r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, cs, sp;
 } KERNEL_TYPE;
-/* A system call's arguments, still in place when it ends. */
-#define SYS_ARG1(r) BPF_CORE_READ(r, di)
-#define SYS_ARG2(r) BPF_CORE_READ(r, si)
-#define SYS_ARG3(r) BPF_CORE_READ(r, dx)
-#define SYS_ARG4(r) BPF_CORE_READ(r, r10)
-#define SYS_ARG5(r) BPF_CORE_READ(r, r8)
-#define SYS_NUMBER(r) BPF_CORE_READ(r, orig_ax)
+/* A system call's arguments, still in place when it ends. The tracepoint's program may follow its typed pointer itself. */
+#define SYS_ARG1(r) ((r)->di)
+#define SYS_ARG2(r) ((r)->si)
+#define SYS_ARG3(r) ((r)->dx)
+#define SYS_ARG4(r) ((r)->r10)
+#define SYS_ARG5(r) ((r)->r8)
+#define SYS_NUMBER(r) ((r)->orig_ax)
 /* 32-bit programs use other numbers for the same calls. */
-#define SYS_IS_COMPAT(r) (BPF_CORE_READ(r, cs) == 0x23)
+#define SYS_IS_COMPAT(r) ((r)->cs == 0x23)
 /* A function's arguments: probes get the registers as their context, in the layout of user space. */
 struct call_regs {
 	unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, cs,
@@ -104,13 +104,13 @@ struct pt_regs {
 	__u64 sp, pc, pstate, orig_x0;
 	__s32 syscallno;
 } KERNEL_TYPE;
-#define SYS_ARG1(r) BPF_CORE_READ(r, orig_x0)
-#define SYS_ARG2(r) BPF_CORE_READ(r, regs[1])
-#define SYS_ARG3(r) BPF_CORE_READ(r, regs[2])
-#define SYS_ARG4(r) BPF_CORE_READ(r, regs[3])
-#define SYS_ARG5(r) BPF_CORE_READ(r, regs[4])
-#define SYS_NUMBER(r) BPF_CORE_READ(r, syscallno)
-#define SYS_IS_COMPAT(r) ((BPF_CORE_READ(r, pstate) & 0x10) != 0)
+#define SYS_ARG1(r) ((r)->orig_x0)
+#define SYS_ARG2(r) ((r)->regs[1])
+#define SYS_ARG3(r) ((r)->regs[2])
+#define SYS_ARG4(r) ((r)->regs[3])
+#define SYS_ARG5(r) ((r)->regs[4])
+#define SYS_NUMBER(r) ((r)->syscallno)
+#define SYS_IS_COMPAT(r) (((r)->pstate & 0x10) != 0)
 struct call_regs { __u64 regs[31]; __u64 sp, pc, pstate; };
 #define CALL_ARG1(r) ((r)->regs[0])
 #define CALL_ARG2(r) ((r)->regs[1])

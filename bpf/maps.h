@@ -47,7 +47,7 @@ struct tls_call {
 	__u64 ssl;
 	__u64 buffer;
 	__u64 count_at; /* where the function leaves its byte count; 0: it returns it */
-	__u64 stack;
+	__u64 stack;    /* 0: the call has returned */
 	__u64 room; /* bytes that the call was given */
 	__u8 direction;
 	__u8 payload;   /* 0: a handshake, made only to learn the socket */
@@ -107,7 +107,7 @@ struct {
 	__type(value, struct tls_object);
 } tls_objects SEC(".maps");
 
-/* The TLS call that a thread is in. Full: counted, the call is not captured. */
+/* The TLS call that a thread is in, or was in last. Full: counted, the call is not captured. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 32768);
@@ -178,6 +178,14 @@ struct {
 		if (c_) \
 			__sync_fetch_and_add(&c_->field, (n)); \
 	} while (0)
+
+static __always_inline struct tls_call *open_call(void)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct tls_call *call = bpf_map_lookup_elem(&tls_calls, &thread);
+
+	return call && call->stack ? call : 0;
+}
 
 static __always_inline int is_excluded(__u32 tgid, __u32 bits)
 {

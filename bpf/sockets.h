@@ -380,8 +380,7 @@ static __always_inline struct connection *connection_at(struct sock *sk, __u32 l
 static __always_inline int is_ciphertext(struct sock *sk, struct connection *c, __u64 buffer, __u64 len,
 					 __u32 vectors, __u32 how)
 {
-	__u64 thread = bpf_get_current_pid_tgid();
-	struct tls_call *call = bpf_map_lookup_elem(&tls_calls, &thread);
+	struct tls_call *call = open_call();
 	struct user_iovec v;
 
 	if (call) {

@@ -97,7 +97,10 @@ static __always_inline int enter_call(struct call_regs *regs, __u8 direction, __
 	if (open && call.stack < open->stack)
 		return 0;
 	infer_object(call.ssl);
-	if (bpf_map_update_elem(&tls_calls, &thread, &call, BPF_ANY))
+	/* The entry stays for the thread's next call: to make and remove one each time costs more than all the rest. */
+	if (open)
+		*open = call;
+	else if (bpf_map_update_elem(&tls_calls, &thread, &call, BPF_ANY))
 		COUNT(calls_full, 1);
 	return 0;
 }
@@ -179,26 +182,25 @@ int handle_handshake(struct call_regs *regs)
 SEC("uretprobe")
 int handle_return(struct call_regs *regs)
 {
-	__u64 thread = bpf_get_current_pid_tgid();
-	struct tls_call call, *open = bpf_map_lookup_elem(&tls_calls, &thread);
+	struct tls_call *call = open_call();
 	int result = (int)CALL_RESULT(regs);
-	__u64 len = result;
+	__u64 len = result, stack;
 
 	/* A call inside the open one returns below its frame. */
-	if (!open || CALL_STACK(regs) < open->stack + RETURN_POPS)
+	if (!call || CALL_STACK(regs) < call->stack + RETURN_POPS)
 		return 0;
-	call = *open;
-	bpf_map_delete_elem(&tls_calls, &thread);
+	stack = call->stack;
+	call->stack = 0;
 	/* Above its frame: the open one was left without a return. */
-	if (CALL_STACK(regs) > call.stack + RETURN_POPS || !call.payload || result <= 0)
+	if (CALL_STACK(regs) > stack + RETURN_POPS || !call->payload || result <= 0)
 		return 0;
 	/* The count lies in memory of the process: it cannot be more than what was asked for. */
-	if (call.count_at && (bpf_probe_read_user(&len, sizeof(len), (void *)call.count_at) || len > call.room)) {
+	if (call->count_at && (bpf_probe_read_user(&len, sizeof(len), (void *)call->count_at) || len > call->room)) {
 		COUNT(counts_unread, 1);
 		return 0;
 	}
 	if (len)
-		emit_plaintext(&call, len);
+		emit_plaintext(call, len);
 	return 0;
 }
 

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use aya::{
-    Ebpf, EbpfLoader,
+    Btf, Ebpf, EbpfLoader,
     programs::{
-        RawTracePoint, UProbe,
+        BtfTracePoint, UProbe,
         uprobe::{UProbeAttachLocation, UProbeScope},
     },
 };
@@ -25,10 +25,11 @@ impl EmptyPrograms {
     ///
     /// The kernel refuses.
     pub fn attach<'a>(libraries: impl IntoIterator<Item = &'a Path>) -> anyhow::Result<Self> {
+        let btf = Btf::from_sys_fs()?;
         let mut ebpf = EbpfLoader::new().load(ringtap_bpf::bench_object()).context("cannot load the empty programs")?;
-        let calls: &mut RawTracePoint = program(&mut ebpf, "bench_empty_tracepoint")?;
-        calls.load()?;
-        calls.attach("sys_exit")?;
+        let calls: &mut BtfTracePoint = program(&mut ebpf, "bench_empty_tracepoint")?;
+        calls.load("sys_exit", &btf)?;
+        calls.attach()?;
         for name in ["bench_empty_entry", "bench_empty_return"] {
             program::<UProbe>(&mut ebpf, name)?.load()?;
         }

@@ -1,6 +1,7 @@
 //! A real server, a real load generator, and what processes used.
 
 use std::{
+    ffi::OsStr,
     fs,
     net::TcpListener,
     path::{Path, PathBuf},
@@ -17,15 +18,16 @@ pub struct Server {
     child: Child,
     folder: tempfile::TempDir,
     ports: [u16; 2],
+    cpus: Option<String>,
 }
 
 impl Server {
-    /// Starts it.
+    /// Starts it, on some processors or on all.
     ///
     /// # Errors
     ///
     /// nginx or openssl is not installed, or does not start.
-    pub fn start(sizes: &[u64]) -> anyhow::Result<Self> {
+    pub fn start(sizes: &[u64], cpus: Option<&str>) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("ringtap-bench").tempdir()?;
         let at = folder.path();
         make_certificate(at)?;
@@ -52,7 +54,7 @@ ssl_certificate {home}/cert.pem; ssl_certificate_key {home}/key.pem; }} }}
         // A worker of another user must be able to read the files.
         std::os::unix::fs::chown(at, None, None)?;
         fs::set_permissions(at, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-        let child = Command::new("nginx")
+        let child = on_cpus("nginx", cpus)
             .arg("-c")
             .arg(at.join("nginx.conf"))
             .stdin(Stdio::null())
@@ -60,7 +62,7 @@ ssl_certificate {home}/cert.pem; ssl_certificate_key {home}/key.pem; }} }}
             .stderr(Stdio::null())
             .spawn()
             .context("cannot start nginx; the harness needs nginx, openssl and h2load (package nghttp2-client)")?;
-        let server = Self { child, folder, ports };
+        let server = Self { child, folder, ports, cpus: cpus.map(str::to_owned) };
         let begun = Instant::now();
         while std::net::TcpStream::connect(("127.0.0.1", ports[1])).is_err() {
             if begun.elapsed() > Duration::from_secs(10) {
@@ -147,6 +149,17 @@ pub struct Measured {
     pub server_cpu: f64,
 }
 
+/// The load generator.
+pub const CLIENT: &str = "h2load";
+
+/// A command, held to some processors.
+pub fn on_cpus(program: impl AsRef<OsStr>, cpus: Option<&str>) -> Command {
+    let Some(cpus) = cpus else { return Command::new(program) };
+    let mut command = Command::new("taskset");
+    command.args(["-c", cpus]).arg(program);
+    command
+}
+
 /// Connections of the load.
 const CLIENTS: u32 = 32;
 
@@ -159,7 +172,7 @@ pub fn load(server: &Server, url: &str, rate: Option<u64>, seconds: u32) -> anyh
     let log = server.folder.path().join("latencies");
     // h2load adds to a log that is there.
     let _ = fs::remove_file(&log);
-    let mut command = Command::new("h2load");
+    let mut command = on_cpus(CLIENT, server.cpus.as_deref());
     command
         .args(["--h1", "-t1", &format!("-c{CLIENTS}"), &format!("-D{seconds}"), "--warm-up-time=1"])
         .arg(format!("--log-file={}", log.display()))

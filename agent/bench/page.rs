@@ -10,6 +10,7 @@ const SIZE: (u32, u32) = (420, 260);
 const NONE: RGBColor = RGBColor(120, 120, 120);
 const EMPTY: RGBColor = RGBColor(217, 119, 6);
 const AGENT: RGBColor = RGBColor(37, 99, 235);
+const OTHER: RGBColor = RGBColor(147, 51, 234);
 
 /// Numbers are ours and names are of a fixed set: nothing of it needs to be escaped but the machine's own words.
 pub fn page(results: &Results, verdict: &str) -> anyhow::Result<String> {
@@ -18,11 +19,11 @@ pub fn page(results: &Results, verdict: &str) -> anyhow::Result<String> {
         write!(body, "<section><h2>{}</h2><div class=plots>", escape(&cell.line()))?;
         body += &plot("requests answered per second", cell, rates)?;
         body += &plot("p99 latency, us", cell, |step| {
-            let of = |us: u64| us as f64;
-            [of(step.none.p99_us), of(step.empty.p99_us), of(step.agent.measured.p99_us)]
+            step.ways.measured().map(|way| way.map(|measured| measured.p99_us as f64))
         })?;
         body += &plot("processors busy: server; agent (blue)", cell, |step| {
-            [step.none.server_cpu, step.empty.server_cpu, step.agent.agent_cpu]
+            let [none, empty, _, other] = step.ways.measured().map(|way| way.map(|measured| measured.server_cpu));
+            [none, empty, Some(step.ways.agent.agent_cpu), other]
         })?;
         body += "</div>";
         table(&mut body, cell)?;
@@ -36,11 +37,11 @@ h1{{font-size:1.4rem}} h2{{font-size:1rem;font-family:ui-monospace,monospace;whi
 .verdict{{font-size:1.1rem;border-left:4px solid #2563eb;padding:.5rem 1rem;background:#eff6ff}}
 .plots{{display:flex;flex-wrap:wrap;gap:.5rem}} table{{border-collapse:collapse;font-variant-numeric:tabular-nums}}
 th,td{{text-align:right;padding:.15rem .6rem;border-bottom:1px solid #ddd}} th{{font-weight:600}}
-.none{{color:#777}} .empty{{color:#b45309}} .agent{{color:#2563eb}}
+.none{{color:#777}} .empty{{color:#b45309}} .agent{{color:#2563eb}} .other{{color:#9333ea}}
 </style><h1>What this machine carries with ringtap</h1><p class=verdict>{}</p>
 <p>{}, {} processors, Linux {}; rings of {} MiB; {} seconds a step, after one to warm up. Every step is measured
 <b class=none>without probes</b>, <b class=empty>with programs that do nothing on the same probes</b>, and
-<b class=agent>with the agent</b>. On virtual machines a probe that the processor must single-step costs many times what it
+<b class=agent>with the agent</b>{}. On virtual machines a probe that the processor must single-step costs many times what it
 does on bare metal. Server, load and agent share the processors.</p>{body}</html>
 ",
         escape(verdict),
@@ -49,20 +50,24 @@ does on bare metal. Server, load and agent share the processors.</p>{body}</html
         escape(&results.kernel),
         results.ring_bytes >> 20,
         results.seconds,
+        results
+            .other
+            .as_ref()
+            .map_or_else(String::new, |other| format!(", and <b class=other>with {} in its place</b>", escape(other))),
     ))
 }
 
-fn rates(step: &Step) -> [f64; 3] {
-    [step.none.per_second, step.empty.per_second, step.agent.measured.per_second]
+fn rates(step: &Step) -> [Option<f64>; 4] {
+    step.ways.measured().map(|way| way.map(|measured| measured.per_second))
 }
 
-/// One plot: the three ways over the load, as SVG.
-fn plot(title: &str, cell: &Cell, of: impl Fn(&Step) -> [f64; 3]) -> anyhow::Result<String> {
-    let load = |step: &Step| step.none.per_second;
+/// One plot: the ways over the load, as SVG.
+fn plot(title: &str, cell: &Cell, of: impl Fn(&Step) -> [Option<f64>; 4]) -> anyhow::Result<String> {
+    let load = |step: &Step| step.ways.none.per_second;
     let (widest, highest) = cell
         .steps
         .iter()
-        .fold((1.0f64, 0.001f64), |(x, y), step| (x.max(load(step)), of(step).into_iter().fold(y, f64::max)));
+        .fold((1.0f64, 0.001f64), |(x, y), step| (x.max(load(step)), of(step).into_iter().flatten().fold(y, f64::max)));
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
@@ -74,8 +79,9 @@ fn plot(title: &str, cell: &Cell, of: impl Fn(&Step) -> [f64; 3]) -> anyhow::Res
             .y_label_area_size(56)
             .build_cartesian_2d(0.0..widest * 1.05, 0.0..highest * 1.1)?;
         chart.configure_mesh().x_desc("load, requests/s").x_labels(5).y_labels(5).light_line_style(WHITE).draw()?;
-        for (at, colour) in [NONE, EMPTY, AGENT].into_iter().enumerate() {
-            let points: Vec<(f64, f64)> = cell.steps.iter().map(|step| (load(step), of(step)[at])).collect();
+        for (at, colour) in [NONE, EMPTY, AGENT, OTHER].into_iter().enumerate() {
+            let points: Vec<(f64, f64)> =
+                cell.steps.iter().filter_map(|step| Some((load(step), of(step)[at]?))).collect();
             chart.draw_series(LineSeries::new(points.clone(), colour.stroke_width(2)))?;
             chart.draw_series(points.iter().map(|point| Circle::new(*point, 3, colour.filled())))?;
         }
@@ -87,16 +93,17 @@ fn plot(title: &str, cell: &Cell, of: impl Fn(&Step) -> [f64; 3]) -> anyhow::Res
 fn table(out: &mut String, cell: &Cell) -> anyhow::Result<()> {
     *out += "<table><tr><th>asked/s<th class=none>none/s<th class=none>p50<th class=none>p99<th class=none>p99.9 us\
              <th class=empty>empty/s<th class=empty>p99 us<th class=agent>agent/s<th class=agent>p50<th class=agent>p99\
-             <th class=agent>p99.9 us<th class=agent>CPU<th class=agent>MiB<th class=agent>exchanges<th class=agent>lost";
+             <th class=agent>p99.9 us<th class=agent>CPU<th class=agent>MiB<th class=agent>exchanges<th class=agent>lost\
+             <th class=other>other/s<th class=other>p99 us";
     for step in &cell.steps {
         let asked = step.asked_per_second.map_or_else(|| "all".into(), |rate| rate.to_string());
-        let (none, empty) = (&step.none, &step.empty);
+        let (none, empty) = (&step.ways.none, &step.ways.empty);
         write!(
             out,
             "<tr><td>{asked}<td>{:.0}<td>{}<td>{}<td>{}<td>{:.0}<td>{}",
             none.per_second, none.p50_us, none.p99_us, none.p999_us, empty.per_second, empty.p99_us
         )?;
-        let (agent, m) = (&step.agent, &step.agent.measured);
+        let (agent, m) = (&step.ways.agent, &step.ways.agent.measured);
         write!(
             out,
             "<td>{:.0}<td>{}<td>{}<td>{}<td>{:.2}<td>{}<td>{}<td>{}",
@@ -109,6 +116,10 @@ fn table(out: &mut String, cell: &Cell) -> anyhow::Result<()> {
             agent.ledger.get("exchanges_delivered").copied().unwrap_or(0),
             agent.lost(),
         )?;
+        match &step.ways.other {
+            Some(other) => write!(out, "<td>{:.0}<td>{}", other.per_second, other.p99_us)?,
+            None => *out += "<td>–<td>–",
+        }
     }
     *out += "</table>";
     Ok(())

@@ -1,29 +1,16 @@
 //! What is measured, in which order, and what follows from it.
 
-use std::{
-    collections::BTreeMap,
-    fs::{self, File},
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, fs, path::PathBuf};
 
-use anyhow::{Context as _, bail};
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty};
-use hyper::{Request, client::conn::http1};
-use hyper_util::rt::TokioIo;
 use serde::Serialize;
 
 use super::{
+    contenders::{Agent, Other},
     empty::EmptyPrograms,
-    load::{Measured, Server, cpu_seconds, load, resident_bytes},
+    load::{Measured, Server, load},
 };
 use crate::cli::{CapacityArgs, CapacityLevel, Transport};
 
-/// Shares of what the server can do alone, in percent; the last step asks for all that it can.
-const STEPS: [u64; 5] = [20, 40, 60, 80, 100];
 /// How far the application's p99 may move.
 const P99_MOVES: f64 = 1.10;
 /// How much of the rate without the agent must be kept: the load waits for answers, so a slow one lowers the rate.
@@ -44,6 +31,11 @@ pub struct Results {
     pub ring_bytes: u32,
     /// Seconds that each step was measured.
     pub seconds: u32,
+    /// Times that each was.
+    pub rounds: u32,
+    /// The command that ran in the agent's place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub other: Option<String>,
     /// One for each combination.
     pub cells: Vec<Cell>,
 }
@@ -70,12 +62,50 @@ pub struct Cell {
 pub struct Step {
     /// Requests a second that were asked for; `None`: as many as can be.
     pub asked_per_second: Option<u64>,
+    /// What came of it.
+    #[serde(flatten)]
+    pub ways: Ways,
+}
+
+/// What a rate of load comes to in each way.
+#[derive(Debug, Clone, Serialize)]
+pub struct Ways {
     /// Without any probe.
     pub none: Measured,
     /// With programs that do nothing on the same probes.
     pub empty: Measured,
     /// With the agent.
     pub agent: WithAgent,
+    /// With another program in its place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub other: Option<Measured>,
+}
+
+impl Ways {
+    /// As the load saw them, in the order of the fields.
+    pub fn measured(&self) -> [Option<&Measured>; 4] {
+        [Some(&self.none), Some(&self.empty), Some(&self.agent.measured), self.other.as_ref()]
+    }
+}
+
+impl Step {
+    /// The median of each way, by requests a second.
+    fn of_rounds<'a>(asked_per_second: Option<u64>, rounds: impl Iterator<Item = &'a Ways>) -> Self {
+        let rounds: Vec<&Ways> = rounds.collect();
+        let none = median(rounds.iter().map(|ways| ways.none), |m| m.per_second);
+        let empty = median(rounds.iter().map(|ways| ways.empty), |m| m.per_second);
+        let agent = median(rounds.iter().map(|ways| ways.agent.clone()), |m| m.measured.per_second);
+        let other = rounds.iter().all(|ways| ways.other.is_some());
+        let other = other.then(|| median(rounds.iter().filter_map(|ways| ways.other), |m| m.per_second));
+        Self { asked_per_second, ways: Ways { none, empty, agent, other } }
+    }
+}
+
+fn median<T>(values: impl Iterator<Item = T>, by: impl Fn(&T) -> f64) -> T {
+    let mut values: Vec<T> = values.collect();
+    values.sort_by(|a, b| by(a).total_cmp(&by(b)));
+    let middle = values.len() / 2;
+    values.swap_remove(middle)
 }
 
 /// A step with the agent.
@@ -115,7 +145,7 @@ impl WithAgent {
 
 /// Measures all cells.
 pub fn measure(arguments: &CapacityArgs) -> anyhow::Result<Results> {
-    let server = Server::start(&arguments.bodies)?;
+    let server = Server::start(&arguments.bodies, arguments.server_cpus.as_deref())?;
     let mut cells = Vec::new();
     for transport in &arguments.transports {
         for body in &arguments.bodies {
@@ -136,6 +166,8 @@ pub fn measure(arguments: &CapacityArgs) -> anyhow::Result<Results> {
         processors: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         ring_bytes: arguments.ring_size,
         seconds: arguments.seconds,
+        rounds: arguments.rounds,
+        other: arguments.other.clone(),
         cells,
     })
 }
@@ -150,14 +182,12 @@ fn measure_cell(
     let url = server.url(transport, body);
     let most = load(server, &url, None, arguments.seconds)?.per_second;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "requests a second are few")]
-    let rates = STEPS.map(|share| (share < 100).then_some((most as u64 * share / 100).max(1)));
-    let at = |rate: &Option<u64>| load(server, &url, *rate, arguments.seconds);
-    let none: Vec<Measured> = rates.iter().map(at).collect::<Result<_, _>>()?;
-    let empty: Vec<Measured> = {
-        let libraries = server.libraries();
-        let _attached = EmptyPrograms::attach(libraries.iter().map(PathBuf::as_path))?;
-        rates.iter().map(at).collect::<Result<_, _>>()?
-    };
+    let rates: Vec<Option<u64>> = (arguments.steps.iter())
+        .map(|share| (*share < 100).then_some((most as u64 * u64::from(*share) / 100).max(1)))
+        .collect();
+    let rounds = (0..arguments.rounds)
+        .map(|_| measure_round(arguments, server, &url, level, &rates))
+        .collect::<anyhow::Result<Vec<_>>>()?;
     let mut cell = Cell {
         transport: if transport == Transport::Tls { "tls" } else { "plain" },
         body_bytes: body,
@@ -170,19 +200,50 @@ fn measure_cell(
         carries_per_second: 0.0,
         ended_by: String::new(),
     };
-    let agent = Agent::start(arguments, level)?;
-    for ((rate, none), empty) in rates.into_iter().zip(none).zip(empty) {
-        let with = agent.step(server, &url, rate, arguments)?;
+    for (at, rate) in rates.into_iter().enumerate() {
+        let step = Step::of_rounds(rate, rounds.iter().map(|round| &round[at]));
         if cell.ended_by.is_empty() {
-            cell.ended_by = ends(&none, &with);
+            cell.ended_by = ends(&step.ways.none, &step.ways.agent);
             if cell.ended_by.is_empty() {
-                cell.carries_per_second = with.measured.per_second;
+                cell.carries_per_second = step.ways.agent.measured.per_second;
             }
         }
-        cell.steps.push(Step { asked_per_second: rate, none, empty, agent: with });
+        cell.steps.push(step);
     }
-    agent.stop()?;
     Ok(cell)
+}
+
+/// All rates with each of the ways.
+fn measure_round(
+    arguments: &CapacityArgs,
+    server: &Server,
+    url: &str,
+    level: CapacityLevel,
+    rates: &[Option<u64>],
+) -> anyhow::Result<Vec<Ways>> {
+    let each = || rates.iter().map(|rate| load(server, url, *rate, arguments.seconds)).collect::<Result<Vec<_>, _>>();
+    let none = each()?;
+    let empty = {
+        let libraries = server.libraries();
+        let _attached = EmptyPrograms::attach(libraries.iter().map(PathBuf::as_path))?;
+        each()?
+    };
+    let agent = {
+        let agent = Agent::start(arguments, level)?;
+        let step = |rate: &Option<u64>| agent.step(server, url, *rate, arguments);
+        let steps = rates.iter().map(step).collect::<Result<Vec<_>, _>>()?;
+        agent.stop()?;
+        steps
+    };
+    let other = match &arguments.other {
+        None => vec![None; rates.len()],
+        Some(command) => {
+            let _running = Other::start(command)?;
+            each()?.into_iter().map(Some).collect()
+        }
+    };
+    let ways = none.into_iter().zip(empty).zip(agent).zip(other);
+    Ok(ways.map(|(((none, empty), agent), other)| Ways { none, empty, agent, other }).collect())
 }
 
 /// Why a step is one too many; empty if it is not.
@@ -203,125 +264,6 @@ fn ends(none: &Measured, with: &WithAgent) -> String {
     String::new()
 }
 
-/// The agent as a process of its own, as users run it.
-struct Agent {
-    child: Child,
-    admin: SocketAddr,
-    folder: tempfile::TempDir,
-    runtime: tokio::runtime::Runtime,
-}
-
-impl Agent {
-    fn start(arguments: &CapacityArgs, level: CapacityLevel) -> anyhow::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("ringtap-bench").tempdir()?;
-        let config = match &arguments.config {
-            Some(file) => file.clone(),
-            None => write_config(folder.path(), level)?,
-        };
-        let admin = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
-        let log = folder.path().join("log");
-        let child = Command::new(std::env::current_exe()?)
-            .arg("run")
-            .arg("--config")
-            .arg(config)
-            .args(["--log-encoding", "console", "--httpd-listen", &admin.to_string()])
-            .args(["--ring-size", &arguments.ring_size.to_string()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(&log)?)
-            .spawn()
-            .context("cannot start the agent")?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let agent = Self { child, admin, folder, runtime };
-        let begun = Instant::now();
-        while agent.metrics().is_err() {
-            if begun.elapsed() > Duration::from_secs(20) {
-                bail!("the agent does not start: {}", fs::read_to_string(&log).unwrap_or_default());
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Ok(agent)
-    }
-
-    fn step(
-        &self,
-        server: &Server,
-        url: &str,
-        rate: Option<u64>,
-        arguments: &CapacityArgs,
-    ) -> anyhow::Result<WithAgent> {
-        let (id, before, begun) = ([self.child.id()], self.metrics()?, Instant::now());
-        let cpu = cpu_seconds(&id);
-        let measured = load(server, url, rate, arguments.seconds)?;
-        let agent_cpu = (cpu_seconds(&id) - cpu) / begun.elapsed().as_secs_f64();
-        // The programs' counts are told once a second.
-        std::thread::sleep(Duration::from_millis(1200));
-        let after = self.metrics()?;
-        let moved = |(name, n): (&String, &u64)| (name.clone(), n - before.get(name).copied().unwrap_or(0).min(*n));
-        let agent_resident_bytes = resident_bytes(self.child.id());
-        Ok(WithAgent { measured, agent_cpu, agent_resident_bytes, ledger: after.iter().map(moved).collect() })
-    }
-
-    /// The counters by name, without prefix and suffix.
-    fn metrics(&self) -> anyhow::Result<BTreeMap<String, u64>> {
-        let text = self.runtime.block_on(get(self.admin))?;
-        let line = |line: &str| {
-            let (name, n) = line.split_once(' ')?;
-            let name = name.strip_prefix("ringtap_")?.strip_suffix("_total")?;
-            Some((name.to_owned(), n.parse().ok()?))
-        };
-        Ok(text.lines().filter_map(line).collect())
-    }
-
-    fn stop(mut self) -> anyhow::Result<()> {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
-        let status = self.child.wait()?;
-        let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
-        if status.success() && !log.contains("NOT BALANCED") { Ok(()) } else { bail!("the agent has failed: {log}") }
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        // Ended already in the good case.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Objects and events are made in full, and thrown away by the reader of standard output.
-fn write_config(folder: &Path, level: CapacityLevel) -> anyhow::Result<PathBuf> {
-    let level = if level == CapacityLevel::Full { "full" } else { "summary" };
-    let text = format!(
-        "version: 2
-services:
-  event_stores: [{{type: stdout}}]
-  object_stores: [{{type: stdout}}]
-stacks:
-  bench:
-    plugins:
-      - {{type: http_capture, config: {{level: {level}, format: json}}}}
-tap:
-  direction: ingress
-  ignore_loopback: false
-  http: {{stack: bench}}
-"
-    );
-    let path = folder.join("config.yaml");
-    fs::write(&path, text)?;
-    Ok(path)
-}
-
-async fn get(admin: SocketAddr) -> anyhow::Result<String> {
-    let stream = tokio::time::timeout(Duration::from_secs(5), tokio::net::TcpStream::connect(admin)).await??;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection);
-    let request = Request::get("/system/metrics").header("host", "localhost").body(Empty::<Bytes>::new())?;
-    let body = sender.send_request(request).await?.into_body().collect().await?.to_bytes();
-    Ok(String::from_utf8_lossy(&body).into_owned())
-}
-
 impl Cell {
     /// What came of the cell, in a line.
     pub fn line(&self) -> String {
@@ -332,7 +274,7 @@ impl Cell {
 
     /// Bytes a second that went into rings at the highest step without loss.
     fn ring_bytes_per_second(&self, seconds: u32) -> f64 {
-        let carried = self.steps.iter().map(|step| &step.agent).filter(|agent| agent.lost() == 0);
+        let carried = self.steps.iter().map(|step| &step.ways.agent).filter(|agent| agent.lost() == 0);
         let bytes = |agent: &WithAgent| agent.ledger.get("kernel_captured_bytes").copied().unwrap_or(0) as f64;
         carried.map(bytes).fold(0.0, f64::max) / f64::from(seconds + 1)
     }

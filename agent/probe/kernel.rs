@@ -64,14 +64,15 @@ pub struct Settings {
 pub const CONTROL_BYTES: u32 = 1 << 20;
 
 /// Programs that look at the whole machine: name, tracepoint, and what is lost without it.
-const TRACEPOINTS: [(&str, &str, Option<&str>); 6] = [
+const TRACEPOINTS: [(&str, &str, Option<&str>); 5] = [
     ("handle_socket_state", "inet_sock_set_state", None),
     ("handle_destroy", "tcp_destroy_sock", Some("a connection whose end is missed stays in the tables for an hour")),
-    ("handle_sys_exit", "sys_exit", None),
     ("handle_exec", "sched_process_exec", Some("new programs are found only when they map a library")),
     ("handle_fork", "sched_process_fork", Some("children of excluded processes are not excluded")),
     ("handle_exit", "sched_process_exit", Some("ended processes stay in the tables until their ids return")),
 ];
+/// The end of each system call: it comes so often that its program gets typed pointers, which it may follow by itself.
+const SYSTEM_CALLS: (&str, &str) = ("handle_sys_exit", "sys_exit");
 const UPROBES: [&str; 8] = [
     "handle_read",
     "handle_read_ex",
@@ -138,6 +139,9 @@ impl Kernel {
             let loaded = self.program::<RawTracePoint>(name).and_then(|p| p.load().map_err(explain));
             self.lose_or_fail(name, without, loaded)?;
         }
+        let (name, tracepoint) = SYSTEM_CALLS;
+        let loaded = self.program::<BtfTracePoint>(name).and_then(|p| p.load(tracepoint, btf).map_err(explain));
+        self.lose_or_fail(name, None, loaded)?;
         for name in UPROBES {
             let loaded = self.program::<UProbe>(name).and_then(|p| p.load().map_err(explain));
             self.lose_or_fail(name, None, loaded)?;
@@ -184,6 +188,9 @@ impl Kernel {
                 self.program::<RawTracePoint>(name).and_then(|p| p.attach(tracepoint).map_err(explain)).map(|_| ());
             self.lose_or_fail(name, without, attached)?;
         }
+        let (name, _) = SYSTEM_CALLS;
+        let attached = self.program::<BtfTracePoint>(name).and_then(|p| p.attach().map_err(explain)).map(|_| ());
+        self.lose_or_fail(name, None, attached)?;
         // Listeners first, then connections: the second pass tells servers' connections by their port.
         for _ in 0..2 {
             if let Err(reason) = self.iterate() {
