@@ -27,6 +27,8 @@ use crate::{
     sink::{Patience, console::Console, delivery::Delivery},
 };
 
+/// How often memory that is free goes back to the system.
+const GIVE_BACK: Duration = Duration::from_secs(5);
 /// The whole shutdown, from the signal to the exit.
 const SHUTDOWN: Duration = Duration::from_secs(5);
 /// Part of it that is kept for closing down after the stores.
@@ -145,6 +147,17 @@ async fn until_stopped(signals: Signals, ended: tokio::sync::oneshot::Receiver<(
         () = signals.wait() => tracing::info!("stopping"),
         // A thread lets go of its end only by ending.
         _ = ended => tracing::error!("a thread of the capture has ended by itself; stopping"),
+        () = give_memory_back() => {}
+    }
+}
+
+/// What a burst, or the start, has left behind: the allocator looks for memory that was free for a while when a thread
+/// ends, and ours do not end.
+async fn give_memory_back() {
+    loop {
+        tokio::time::sleep(GIVE_BACK).await;
+        // Without a thread it is tried again later.
+        let _ = std::thread::Builder::new().spawn(|| drop(std::hint::black_box(vec![0u8; 64])));
     }
 }
 

@@ -29,6 +29,9 @@ const CONNECTIONS_MAX: usize = 131_072;
 const CONNECTION_BYTES: usize = 2048;
 /// How often all connections are looked at.
 const TICK_NS: u64 = 100_000_000;
+/// Of all connections so many are reported at one look at most: one in this many, but not fewer than the second number.
+const REPORTED_SHARE: usize = 64;
+const REPORTED_MIN: usize = 256;
 /// How many go at a time at most, so that finding them is paid for seldom.
 const EVICTED_AT_ONCE: usize = 1024;
 /// Bytes that are worth telling the kernel not to copy: fewer are mostly in the ring already.
@@ -303,14 +306,18 @@ impl Shard {
     /// Reports what is due, and finds what ended without a word.
     fn look_at_all(&mut self, now_ns: u64, over: &mut Vec<u64>) {
         let report = self.context.report_connections;
+        // Crowds that came at once are not reported at once: the rest is due at the next look.
+        let mut room = (self.connections.len() / REPORTED_SHARE).max(REPORTED_MIN);
         for (id, connection) in &mut self.connections {
             if connection.is_over(now_ns) {
                 over.push(*id);
             } else if report
+                && room > 0
                 && connection.closed.is_none()
                 && let Some(part) = connection.report_due(now_ns)
                 && connection.is_wanted(self.context.wanted)
             {
+                room -= 1;
                 let report = report_of(&self.context, connection, part, false, self.wall);
                 self.reports.push(&report.cells());
             }

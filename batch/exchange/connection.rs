@@ -169,7 +169,8 @@ impl Connection {
             }),
             request: Half::new(late),
             response: Half::new(late),
-            pending: VecDeque::new(),
+            // Most connections never have more than one, and most are idle.
+            pending: VecDeque::with_capacity(1),
             held: VecDeque::new(),
             held_bytes: 0,
             offsets: [0; 2],
