@@ -137,6 +137,10 @@ pub struct RecordArgs {
     /// Bytes of one ring between kernel and recorder, a power of two.
     #[arg(long, env = "RINGTAP_RING_SIZE", value_name = "SIZE", default_value = "64mb", value_parser = ring_size)]
     pub ring_size: u32,
+    /// Write no secrets: of what was understood as HTTP the heads, with values of query and header fields masked where
+    /// they are not known to be harmless, and the lengths of bodies.
+    #[arg(long)]
+    pub redact: bool,
     /// File to write; until it is complete it has `.partial` behind its name.
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,

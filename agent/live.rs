@@ -31,7 +31,7 @@ use crate::{
         prober::Prober,
     },
     process::ProcessTable,
-    recording::Recorder,
+    recording::{Recorder, Redactor},
 };
 
 /// A reader sleeps no longer, whatever the wake flags say.
@@ -55,6 +55,8 @@ pub enum Target {
     Pipeline(Pipeline),
     /// Into a file.
     Recorder(Box<Recorder>),
+    /// Into a file, without secrets.
+    Redactor(Box<Redactor>),
 }
 
 /// The two threads.
@@ -275,6 +277,7 @@ impl Target {
                 }
                 Ok(Vec::new())
             }
+            Self::Redactor(redactor) => redactor.process(batches, now_ns, wall),
         }
     }
 
@@ -282,6 +285,7 @@ impl Target {
         match self {
             Self::Pipeline(pipeline) => pipeline.close(conn, end),
             Self::Recorder(recorder) => recorder.close(conn, end)?,
+            Self::Redactor(redactor) => redactor.close(conn, end),
         }
         Ok(())
     }
@@ -291,6 +295,7 @@ impl Target {
         match self {
             Self::Pipeline(_) => Ok(()),
             Self::Recorder(recorder) => recorder.flush(),
+            Self::Redactor(redactor) => redactor.flush(),
         }
     }
 
@@ -298,6 +303,7 @@ impl Target {
         match self {
             Self::Pipeline(pipeline) => pipeline.finish(now_ns, wall),
             Self::Recorder(recorder) => recorder.finish()?,
+            Self::Redactor(redactor) => redactor.finish(now_ns, wall)?,
         }
         Ok(())
     }

@@ -64,7 +64,7 @@ fn record(arguments: &RecordArgs) -> anyhow::Result<ExitCode> {
     let (config, budgets) = set_up(&arguments.common)?;
     let shards = shards_or(&arguments.common, run::default_shards);
     let options = run::Options { shards, ring_bytes: arguments.ring_size, budgets, admin: None };
-    print_report(&run::record(config, &options, &arguments.output)?)
+    print_report(&run::record(config, &options, &arguments.output, arguments.redact)?)
 }
 
 fn print_report(report: &run::Report) -> anyhow::Result<ExitCode> {

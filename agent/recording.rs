@@ -8,10 +8,12 @@
 //! recording that was not finished has none.
 
 mod read;
+mod redact;
 mod seal;
 mod write;
 
 pub use read::{RecordedProcesses, Recording, RecordingError};
+pub use redact::{NoBodies, Redactor};
 pub use write::Recorder;
 
 /// What a process row's payload says, as JSON.

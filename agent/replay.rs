@@ -203,6 +203,8 @@ fn count(batch: &RecordBatch, counters: &mut Counters) {
         match row.flags {
             f if f & flag::SENDFILE != 0 => counters.sendfile_bytes += short,
             f if f & flag::DISCARDED != 0 => counters.discarded_bytes += short,
+            // Nobody has lost them.
+            f if f & flag::REDACTED != 0 => counters.skipped_bytes += short,
             _ => counters.fault_bytes += short,
         }
     }

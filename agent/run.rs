@@ -23,7 +23,7 @@ use crate::{
     pipeline::{Out, Pipeline},
     probe::kernel::{Kernel, Settings},
     process::ProcessTable,
-    recording::Recorder,
+    recording::{NoBodies, Recorder, Redactor},
     sink::{Patience, console::Console, delivery::Delivery},
 };
 
@@ -121,15 +121,31 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<Report> {
 /// # Errors
 ///
 /// The capture cannot be set up, or the file cannot be written.
-pub fn record(config: Config, options: &Options, file: &Path) -> anyhow::Result<Report> {
+pub fn record(config: Config, options: &Options, file: &Path, redact: bool) -> anyhow::Result<Report> {
     let ledger = Arc::new(Ledger::default());
     let kernel = Kernel::load(settings(&config, options))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let signals = runtime.block_on(async { Signals::listen() }).context("cannot listen for signals")?;
     let processes = Arc::new(ProcessTable::new(config.filters));
     let known: Arc<dyn Processes> = processes.clone();
-    let recorder = Recorder::create(file, &hostname(), known, ledger.clone())?;
-    let target = Target::Recorder(Box::new(recorder));
+    let target = if redact {
+        // What is written is not what was read: its rows are counted by nobody.
+        let recorder = Recorder::create(file, &hostname(), known.clone(), Arc::default())?;
+        let context = Arc::new(Context {
+            processes: known,
+            ids: Arc::new(ids()),
+            ledger: ledger.clone(),
+            wanted: config.wanted,
+            budgets: options.budgets,
+            memory: Arc::new(Memory::new(options.budgets.agent)),
+            interest: Arc::new(NoBodies),
+            hostname: hostname(),
+            report_connections: true,
+        });
+        Target::Redactor(Box::new(Redactor::new(&context, options.shards, recorder)))
+    } else {
+        Target::Recorder(Box::new(Recorder::create(file, &hostname(), known, ledger.clone())?))
+    };
     let counts = Arc::default();
     let (live, ended) = Live::start(kernel, options.ring_bytes, processes, ledger.clone(), counts, target)?;
     tracing::info!("recording into {}; stop with Ctrl-C", file.display());

@@ -469,6 +469,7 @@ fn cause_of(flags: u32) -> Cause {
     match flags {
         f if f & flag::SENDFILE != 0 => Cause::Sendfile,
         f if f & flag::DISCARDED != 0 => Cause::Discarded,
+        f if f & flag::REDACTED != 0 => Cause::Redacted,
         f if f & flag::FAULT != 0 => Cause::Fault,
         _ => Cause::Unseen,
     }

@@ -42,6 +42,7 @@ enum rt_flag {
 	RT_F_SENDFILE = 1 << 3,     /* the bytes went from a file to the socket without passing user space */
 	RT_F_LATE = 1 << 4,         /* the connection is older than the agent */
 	RT_F_DISCARDED = 1 << 5,    /* the program let the kernel discard the bytes (MSG_TRUNC) */
+	RT_F_REDACTED = 1 << 6,     /* left out of a recording; set by user space only */
 };
 
 /* Head of every record. */

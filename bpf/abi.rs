@@ -64,6 +64,8 @@ pub mod flag {
     pub const LATE: u32 = 1 << 4;
     /// The program let the kernel discard the bytes.
     pub const DISCARDED: u32 = 1 << 5;
+    /// The bytes were left out of a recording. The programs never set it.
+    pub const REDACTED: u32 = 1 << 6;
 }
 
 /// Bits of the programs' constant `wanted`: which connections are captured.

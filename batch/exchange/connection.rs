@@ -746,6 +746,9 @@ impl Connection {
         let kept = match (&mut half.state, pending) {
             (State::Body(framing), Some(pending)) => {
                 let Some(body) = pending.exchange.body_mut(part) else { return };
+                if cause == Cause::Redacted {
+                    body.cut.get_or_insert(Cut::Redacted);
+                }
                 let needed = body.cut.is_none();
                 let fits = framing.skip(len, body);
                 // Of a body of which no more is kept nothing is missing as long as its length is certain.

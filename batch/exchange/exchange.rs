@@ -49,6 +49,8 @@ pub enum Cause {
     Sendfile,
     /// The process let the kernel discard the bytes.
     Discarded,
+    /// The bytes were left out of a recording.
+    Redacted,
     /// A whole message or more was lost before this exchange; its pairing rests on what came after.
     Resync,
     /// The head, or the queue of unanswered requests, was larger than the limit.
@@ -68,6 +70,7 @@ impl Cause {
             Self::Fault => "fault",
             Self::Sendfile => "sendfile",
             Self::Discarded => "discarded",
+            Self::Redacted => "redacted",
             Self::Resync => "resync",
             Self::Limit => "limit",
             Self::Malformed => "malformed",
@@ -159,6 +162,8 @@ pub enum Cut {
     Budget,
     /// Nobody wants it.
     Unwanted,
+    /// It was left out of a recording.
+    Redacted,
 }
 
 impl Cut {
@@ -169,6 +174,7 @@ impl Cut {
             Self::Limit => "limit",
             Self::Budget => "budget",
             Self::Unwanted => "unwanted",
+            Self::Redacted => "redacted",
         }
     }
 }

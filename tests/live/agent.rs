@@ -48,12 +48,13 @@ impl Agent {
     }
 
     /// Records into a file instead of capturing.
-    pub fn start_recording(config: &str, file: &Path) -> anyhow::Result<Self> {
+    pub fn start_recording(config: &str, file: &Path, flags: &[&str]) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let stdout = Stdio::from(File::create(folder.path().join("stdout"))?);
         let file = file.display().to_string();
         let command = Command::new(env!("CARGO_BIN_EXE_ringtap"));
-        Self::spawn_as(("record", "recording"), config, &["--output", &file], command, folder, stdout)
+        let arguments = [&["--output", &file], flags].concat();
+        Self::spawn_as(("record", "recording"), config, &arguments, command, folder, stdout)
     }
 
     fn spawn(

@@ -112,11 +112,23 @@ fn ringtap(arguments: &[&str]) -> anyhow::Result<(String, String, Option<i32>)> 
 #[test]
 fn a_recording_replays_as_it_ran() -> anyhow::Result<()> {
     need_root!();
+    record_and_replay(false)
+}
+
+/// Without secrets the same exchanges come back, each with its true sizes and without what was masked.
+#[test]
+fn a_redacted_recording_replays_without_secrets() -> anyhow::Result<()> {
+    need_root!();
+    record_and_replay(true)
+}
+
+fn record_and_replay(redact: bool) -> anyhow::Result<()> {
     let server = python_server(true)?;
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("x.rtap");
     let file_text = file.display().to_string();
-    let recorder = Agent::start_recording(&config("egress", ""), &file)?;
+    let flags: &[&str] = if redact { &["--redact"] } else { &[] };
+    let recorder = Agent::start_recording(&config("egress", ""), &file, flags)?;
     let url = format!("https://127.0.0.1:{}", server.port);
     ensure!(client("load.py", &[&url, "recorded", "4", "50"])?.trim() == "200");
     recorder.stop()?.check()?;
@@ -127,12 +139,15 @@ fn a_recording_replays_as_it_ran() -> anyhow::Result<()> {
     ensure!(code == Some(0), "{stderr}");
     let summary: Value = serde_json::from_str(stdout.lines().last().context("a summary")?)?;
     ensure!(summary["balanced"] == true && summary["format"] == "recording", "{summary:#}");
+    let (run, truncated) = if redact { ("*", Value::from("redacted")) } else { ("recorded", Value::Null) };
     let mut found = 0;
     for shelf in fs::read_dir(&objects)? {
         for file in fs::read_dir(shelf?.path())? {
             let object: Value = serde_json::from_slice(&fs::read(file?.path())?)?;
-            if object["request"]["headers"]["X-Run"] == "recorded" {
-                ensure!(object["response"]["body_size"] == 1000 && object.get("damage").is_none(), "{object:.400}");
+            if object["request"]["headers"]["X-Run"] == run {
+                let response = &object["response"];
+                ensure!(response["body_size"] == 1000 && response["truncated"] == truncated, "{object:.400}");
+                ensure!(object.get("damage").is_none(), "{object:.400}");
                 let exe = object["metadata"]["process_exe"].as_str().unwrap_or_default();
                 ensure!(exe.contains("python3"), "{exe}");
                 found += 1;
@@ -140,6 +155,9 @@ fn a_recording_replays_as_it_ran() -> anyhow::Result<()> {
         }
     }
     ensure!(found == 200, "{found} of 200 exchanges");
+    let bytes = fs::read(&file)?;
+    let holds = bytes.windows("recorded".len()).any(|window| window == b"recorded");
+    ensure!(holds != redact, "the header's value is in the file: {holds}");
     Ok(())
 }
 

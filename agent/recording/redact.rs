@@ -1,0 +1,369 @@
+//! Recordings without secrets (`record --redact`): what was understood is written anew, and nothing else.
+//!
+//! Each exchange that was understood becomes two heads and the lengths of its bodies. Of the request line the path is
+//! kept and the values of the query are masked; of header fields the values of [`PLAIN`] are kept and all others masked.
+//! So what is not known to be harmless is not written, and of what is not HTTP nothing is.
+
+use std::{collections::HashMap, fmt::Write as _, net::SocketAddr, sync::Arc};
+
+use arrow_array::{Array as _, RecordBatch, StringArray, cast::AsArray as _};
+use ringtap_batch::{
+    capture::RowFields,
+    clock::WallOffset,
+    events,
+    interest::Interest,
+    ring::{
+        abi::{Endpoints, Kind, LostEnd, Record, Totals, flag, shard_of},
+        records::RecordsBuilder,
+    },
+    shard::{Context, Output, Shard},
+    transactions::{Transactions, port, text},
+};
+use zerocopy::{FromZeros as _, IntoBytes as _};
+
+use super::Recorder;
+
+/// Header fields whose values are written. Content-Length and Transfer-Encoding are made anew.
+const PLAIN: [&str; 24] = [
+    "accept",
+    "accept-encoding",
+    "accept-language",
+    "accept-ranges",
+    "age",
+    "allow",
+    "cache-control",
+    "connection",
+    "content-encoding",
+    "content-language",
+    "content-range",
+    "content-type",
+    "date",
+    "expect",
+    "host",
+    "keep-alive",
+    "last-modified",
+    "range",
+    "retry-after",
+    "server",
+    "te",
+    "upgrade",
+    "user-agent",
+    "vary",
+];
+/// What stands for a value.
+const MASK: &str = "*";
+/// A row's length is a 32-bit number.
+const ROW_MAX: u64 = 1 << 30;
+
+/// Nobody wants a body here: the kernel may keep it.
+pub struct NoBodies;
+
+impl Interest for NoBodies {
+    fn wants_bodies(&self) -> bool {
+        false
+    }
+
+    fn can_want_bodies(&self, _row: &RowFields<'_>) -> bool {
+        false
+    }
+}
+
+/// Parses, masks, and writes with a [`Recorder`].
+pub struct Redactor {
+    shards: Vec<Shard>,
+    recorder: Recorder,
+    rows: RecordsBuilder,
+    /// The connections that are written, by their ids.
+    open: HashMap<String, Written>,
+    connections: u64,
+}
+
+/// A connection as it is written: numbered anew, and with the lengths that the masked streams have.
+#[derive(Clone, Copy)]
+struct Written {
+    conn: u64,
+    layer: u8,
+    /// Direction of requests: 0 if the process is the client.
+    requests: u8,
+    tgid: u32,
+    offsets: [u64; 2],
+}
+
+impl Redactor {
+    /// `context` should have [`NoBodies`] for its interest, and report connections.
+    #[must_use]
+    pub fn new(context: &Arc<Context>, shards: u32, recorder: Recorder) -> Self {
+        let shards = (0..shards).map(|index| Shard::one_of(context.clone(), index, shards)).collect();
+        Self { shards, recorder, rows: RecordsBuilder::default(), open: HashMap::new(), connections: 0 }
+    }
+
+    /// Takes the batches of one round; what it returns is for the kernel.
+    ///
+    /// # Errors
+    ///
+    /// The disk refuses.
+    pub fn process(
+        &mut self,
+        batches: &[Option<RecordBatch>],
+        now_ns: u64,
+        wall: WallOffset,
+    ) -> anyhow::Result<Vec<Output>> {
+        let each = self.shards.iter_mut().zip(batches);
+        let outputs: Vec<Output> = each.map(|(shard, batch)| shard.process(batch.as_ref(), now_ns, wall)).collect();
+        self.write(&outputs)?;
+        Ok(outputs)
+    }
+
+    /// Ends a connection whose close record found a full ring.
+    pub fn close(&mut self, conn: u64, end: LostEnd) {
+        let shards = u32::try_from(self.shards.len()).expect("at most a few dozen");
+        self.shards[shard_of(conn, shards) as usize].close(conn, end.time_ns, end.totals);
+    }
+
+    /// Writes what has gathered.
+    ///
+    /// # Errors
+    ///
+    /// The disk refuses.
+    pub fn flush(&mut self) -> anyhow::Result<()> {
+        self.recorder.flush()
+    }
+
+    /// Ends all connections, and the recording.
+    ///
+    /// # Errors
+    ///
+    /// The disk refuses.
+    pub fn finish(&mut self, now_ns: u64, wall: WallOffset) -> anyhow::Result<()> {
+        let outputs: Vec<Output> = self.shards.iter_mut().map(|shard| shard.finish(now_ns, wall)).collect();
+        self.write(&outputs)?;
+        self.recorder.finish()
+    }
+
+    fn write(&mut self, outputs: &[Output]) -> anyhow::Result<()> {
+        for output in outputs {
+            if let Some(t) = output.transactions.as_ref().and_then(Transactions::of) {
+                (0..t.rows()).for_each(|row| self.exchange(&t, row));
+            }
+            if let Some(reports) = &output.connections {
+                self.end_reported(reports);
+            }
+        }
+        if self.rows.rows() > 0 {
+            let rows = std::mem::take(&mut self.rows).finish(None);
+            // Times are wall time already.
+            self.recorder.write(&rows, WallOffset(0))?;
+        }
+        Ok(())
+    }
+
+    fn exchange(&mut self, t: &Transactions<'_>, row: usize) {
+        let id = t.connection_id.value(row);
+        let mut to = match self.open.get(id) {
+            Some(written) => *written,
+            None => self.begin(t, row),
+        };
+        let [start, end] = [t.start_ns, t.end_ns].map(|column| nanoseconds(column.value(row)));
+        let (damage, answered) = (damage_flag(t, row), is_answered(t, row));
+        let request = Half {
+            line: request_line(t, row),
+            headers: Transactions::headers(t.request_headers, row).collect(),
+            size: t.request_body_size.value(row),
+            complete: text(t.request_cut, row) != Some("incomplete"),
+            bodiless: false,
+            damage: damage[0],
+        };
+        let requests = to.requests;
+        self.half(&mut to, requests, [start, start], &request);
+        if answered {
+            let response = Half {
+                line: format!("HTTP/1.1 {} {MASK}", t.status.value(row)),
+                headers: Transactions::headers(t.response_headers, row).collect(),
+                size: t.response_body_size.value(row),
+                complete: text(t.response_cut, row) != Some("incomplete"),
+                bodiless: t.method.value(row).eq_ignore_ascii_case("HEAD") || matches!(t.status.value(row), 204 | 304),
+                damage: damage[1],
+            };
+            let first = if t.first_byte_ns.is_valid(row) { nanoseconds(t.first_byte_ns.value(row)) } else { end };
+            self.half(&mut to, 1 - requests, [first, end], &response);
+        }
+        // What comes behind something incomplete must not be taken for a part of it.
+        if answered && damage == [0, 0] && request.complete && text(t.response_cut, row) != Some("incomplete") {
+            self.open.insert(id.to_owned(), to);
+        } else {
+            self.open.remove(id);
+            self.end(&to, end);
+        }
+    }
+
+    fn begin(&mut self, t: &Transactions<'_>, row: usize) -> Written {
+        self.connections += 1;
+        let server = t.direction.value(row) == "ingress";
+        let written = Written {
+            conn: self.connections,
+            layer: u8::from(t.tls.value(row)),
+            requests: u8::from(server),
+            tgid: t.process_id.value(row),
+            offsets: [0; 2],
+        };
+        let address =
+            |ip: &StringArray, number| Some(SocketAddr::new(text(ip, row)?.parse().ok()?, port(number, row)?));
+        if let (Some(client), Some(other)) = (address(t.src_ip, t.src_port), address(t.dst_ip, t.dst_port)) {
+            let (role, local, remote) = if server { (2, other, client) } else { (1, client, other) };
+            let ends = Endpoints::new(role, local, remote);
+            let head = written.head(Kind::Open, nanoseconds(t.start_ns.value(row)), ends.as_bytes().len());
+            self.rows.push_copied(&head, ends.as_bytes());
+        }
+        written
+    }
+
+    fn end(&mut self, written: &Written, time_ns: u64) {
+        let mut totals = Totals { socket: [0; 2], tls: [0; 2] };
+        if written.layer == 1 {
+            totals.tls = written.offsets;
+        } else {
+            totals.socket = written.offsets;
+        }
+        let head = written.head(Kind::Close, time_ns, totals.as_bytes().len());
+        self.rows.push_copied(&head, totals.as_bytes());
+    }
+
+    /// Ends the connections of which a last report was made.
+    fn end_reported(&mut self, reports: &RecordBatch) {
+        let Some(ids) = reports.column_by_name("meta.connectionId").and_then(|column| column.as_string_opt::<i32>())
+        else {
+            return;
+        };
+        for row in 0..reports.num_rows() {
+            let closed = events::row(reports, row).find(|(path, _)| *path == "closedAt");
+            if let Some((_, events::Present::Time(at))) = closed
+                && let Some(written) = self.open.remove(ids.value(row))
+            {
+                self.end(&written, nanoseconds(at));
+            }
+        }
+    }
+
+    /// A head and the length of a body: `times` are the head's and the last byte's.
+    fn half(&mut self, to: &mut Written, direction: u8, times: [u64; 2], half: &Half<'_>) {
+        let bytes = half.head();
+        let offset = &mut to.offsets[usize::from(direction)];
+        let mut at = *offset;
+        *offset += bytes.len() as u64 + half.size;
+        let mut head = to.head(Kind::Payload, times[0], bytes.len());
+        (head.offset, head.len, head.direction) = (at, head.size, direction);
+        self.rows.push_copied(&head, bytes.as_bytes());
+        at += bytes.len() as u64;
+        let mut left = half.size;
+        while left > 0 {
+            let len = left.min(ROW_MAX);
+            let mut head = to.head(Kind::Payload, times[1], 0);
+            (head.offset, head.direction) = (at, direction);
+            head.len = u32::try_from(len).expect("at most a row's");
+            head.flags = if half.damage == 0 { flag::REDACTED } else { half.damage };
+            self.rows.push_copied(&head, &[]);
+            (at, left) = (at + len, left - len);
+        }
+    }
+}
+
+impl Written {
+    fn head(&self, kind: Kind, time_ns: u64, size: usize) -> Record {
+        let mut head = Record::new_zeroed();
+        (head.kind, head.conn, head.time_ns) = (kind as u8, self.conn, time_ns);
+        (head.tgid, head.tid, head.layer) = (self.tgid, self.tgid, self.layer);
+        head.size = u32::try_from(size).expect("a head is far below 4 GiB");
+        head
+    }
+}
+
+/// What is written of a request or a response.
+struct Half<'a> {
+    line: String,
+    headers: Vec<(&'a str, &'a str)>,
+    size: u64,
+    complete: bool,
+    /// Whatever its head says, no body follows.
+    bodiless: bool,
+    /// Flags of the body's rows; 0: nothing is missing.
+    damage: u32,
+}
+
+impl Half<'_> {
+    fn head(&self) -> String {
+        let mut head = format!("{}\r\n", self.line);
+        for (name, value) in &self.headers {
+            let lower = name.to_ascii_lowercase();
+            match lower.as_str() {
+                "content-length" | "transfer-encoding" => {}
+                plain if PLAIN.contains(&plain) => write!(head, "{name}: {value}\r\n").expect("memory takes it"),
+                _ => write!(head, "{name}: {MASK}\r\n").expect("memory takes it"),
+            }
+        }
+        if let Some(length) = self.announced() {
+            write!(head, "content-length: {length}\r\n").expect("memory takes it");
+        }
+        head + "\r\n"
+    }
+
+    /// The length that makes the rows behind it be read as they were.
+    fn announced(&self) -> Option<u64> {
+        let said = self.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+        let said = said.and_then(|(_, length)| length.parse::<u64>().ok());
+        match (self.bodiless, self.complete) {
+            (true, _) => said,
+            // A request without a body says nothing of one.
+            (false, true) if self.size == 0 && self.line.ends_with("HTTP/1.1") => said.filter(|length| *length == 0),
+            (false, true) => Some(self.size),
+            (false, false) => Some(said.filter(|length| *length > self.size).unwrap_or(self.size + 1)),
+        }
+    }
+}
+
+fn is_answered(t: &Transactions<'_>, row: usize) -> bool {
+    t.first_byte_ns.is_valid(row)
+}
+
+/// The target's path, and its query without values.
+fn request_line(t: &Transactions<'_>, row: usize) -> String {
+    let (method, path) = (t.method.value(row), t.path.value(row));
+    let query = t.url.value(row).split_once('?').map_or("", |(_, query)| query);
+    let target = if method.eq_ignore_ascii_case("CONNECT") {
+        t.authority.value(row).to_owned()
+    } else if path.is_empty() {
+        "/".into()
+    } else {
+        path.to_owned()
+    };
+    let masked: Vec<String> = query.split('&').map(mask_pair).collect();
+    let query = if query.is_empty() { String::new() } else { format!("?{}", masked.join("&")) };
+    format!("{method} {target}{query} HTTP/1.1")
+}
+
+fn mask_pair(pair: &str) -> String {
+    match pair.split_once('=') {
+        Some((name, _)) => format!("{name}={MASK}"),
+        // A name alone can be a value.
+        None => MASK.into(),
+    }
+}
+
+/// Flags for the rows of the request's and the response's body.
+fn damage_flag(t: &Transactions<'_>, row: usize) -> [u32; 2] {
+    let mut flags = [0; 2];
+    for damage in t.damage(row) {
+        flags[usize::from(damage.part == "response")] = match damage.cause {
+            "sendfile" => flag::SENDFILE,
+            "discarded" => flag::DISCARDED,
+            _ => flag::FAULT,
+        };
+    }
+    flags
+}
+
+fn nanoseconds(wall_ns: i64) -> u64 {
+    u64::try_from(wall_ns).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests;
