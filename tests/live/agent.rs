@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
@@ -41,10 +41,15 @@ impl Agent {
     }
 
     /// With a standard output that is a pipe which nobody reads.
-    pub fn start_unread(config: &str) -> anyhow::Result<Self> {
+    pub fn start_unread(config: &str, arguments: &[&str]) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         File::create(folder.path().join("stdout"))?;
-        Self::spawn(config, &[], Command::new(env!("CARGO_BIN_EXE_ringtap")), folder, Stdio::piped())
+        Self::spawn(config, arguments, Command::new(env!("CARGO_BIN_EXE_ringtap")), folder, Stdio::piped())
+    }
+
+    /// The end of the pipe of one that was started unread.
+    pub fn take_stdout(&mut self) -> Option<ChildStdout> {
+        self.child.stdout.take()
     }
 
     /// Records into a file instead of capturing.
@@ -171,6 +176,13 @@ impl Finished {
         }
         Ok(files)
     }
+}
+
+/// The number behind a cause in a line of the ledger.
+pub fn ledger(stderr: &str, line: &str, cause: &str) -> Option<u64> {
+    let text = stderr.lines().find(|l| l.trim_start().starts_with(line))?;
+    let mut words = text.split_whitespace().skip_while(|word| *word != cause);
+    words.nth(1)?.parse().ok()
 }
 
 /// A configuration with the disk store and stdout events that captures everything in one direction.

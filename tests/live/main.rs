@@ -10,6 +10,7 @@ mod delivery;
 mod pipeline;
 mod programs;
 mod robustness;
+mod soak;
 mod truth;
 
 /// Notes that a test cannot run here, where `./dev test` collects it.

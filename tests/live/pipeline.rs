@@ -10,17 +10,10 @@ use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
 use crate::{
-    agent::{Agent, config},
+    agent::{Agent, config, ledger},
     need_root,
     programs::{client, free_port, nginx, python_server, serve},
 };
-
-/// The number behind a cause in a line of the ledger.
-fn ledger(stderr: &str, line: &str, cause: &str) -> Option<u64> {
-    let text = stderr.lines().find(|l| l.trim_start().starts_with(line))?;
-    let mut words = text.split_whitespace().skip_while(|word| *word != cause);
-    words.nth(1)?.parse().ok()
-}
 
 const LARGE: u64 = 256 << 20;
 

@@ -160,7 +160,7 @@ fn a_stalled_reader_does_not_keep_the_agent() -> anyhow::Result<()> {
     need_root!();
     let server = python_server(false)?;
     let text = config("egress", "").replace("type: disk", "type: stdout").replace("      path: FOLDER/objects\n", "");
-    let agent = Agent::start_unread(&text)?;
+    let agent = Agent::start_unread(&text, &[])?;
     client("client_urllib.py", &[&format!("http://127.0.0.1:{}", server.port), "unread", "posts"])?;
     let finished = agent.stop()?;
     finished.check()?;
