@@ -118,7 +118,8 @@ pub fn replay(config: Config, options: &Options) -> anyhow::Result<(Summary, Opt
     });
     let out = Out { plugins, events: delivery.events.clone(), objects: delivery.objects.clone(), console };
     let mut pipeline = Pipeline::new(&context, options.shards, out);
-    let (counters, packets, fault) = drive(source, &processes, &mut pipeline, &Progress::new(options, file_bytes))?;
+    let progress = Progress::new(options, file_bytes);
+    let (counters, packets, fault) = drive(source, &processes, &ledger, &mut pipeline, &progress)?;
     drop(pipeline);
     // Whoever replays waits for the stores: they give up by themselves on what cannot be delivered.
     runtime.block_on(delivery.drain(Duration::MAX));
@@ -157,6 +158,7 @@ const READ_AHEAD: usize = 2;
 fn drive(
     mut source: Source,
     processes: &RecordedProcesses,
+    ledger: &Ledger,
     pipeline: &mut Pipeline,
     progress: &Progress,
 ) -> anyhow::Result<(Counters, Option<PacketCounts>, Option<SourceError>)> {
@@ -180,7 +182,7 @@ fn drive(
     while let Ok(chunk) = chunks.recv() {
         (now_ns, wall) = (chunk.now_ns.max(now_ns), chunk.wall);
         processes.learn(&chunk.batch);
-        count(&chunk.batch, &mut counters);
+        count(&chunk.batch, &mut counters, ledger);
         pipeline.process(Round::Mixed(&chunk.batch), now_ns, wall);
         progress.at(chunk.at);
     }
@@ -190,7 +192,7 @@ fn drive(
 }
 
 /// What the programs would have counted had these rows come from them.
-fn count(batch: &RecordBatch, counters: &mut Counters) {
+fn count(batch: &RecordBatch, counters: &mut Counters, ledger: &Ledger) {
     for row in Records::of(batch).into_iter().flat_map(Records::rows) {
         counters.captured_records += 1;
         if row.kind != Some(Kind::Payload) {
@@ -203,6 +205,7 @@ fn count(batch: &RecordBatch, counters: &mut Counters) {
         match row.flags {
             f if f & flag::SENDFILE != 0 => counters.sendfile_bytes += short,
             f if f & flag::DISCARDED != 0 => counters.discarded_bytes += short,
+            f if f & flag::UNCAPTURED != 0 => ledger.bytes_uncaptured.add(short),
             // Nobody has lost them.
             f if f & flag::REDACTED != 0 => counters.skipped_bytes += short,
             _ => counters.fault_bytes += short,

@@ -60,6 +60,8 @@ ledger! {
     bytes_borrowed,
     /// Payload bytes that were copied out of the rings.
     bytes_copied,
+    /// Bytes that passed and that the capture file which is replayed lacks.
+    bytes_uncaptured,
     /// Records that do not have the form that the programs write.
     records_malformed,
     /// Records cut short.
@@ -127,6 +129,7 @@ impl Ledger {
                 k.discarded_bytes,
                 k.ciphertext_bytes,
                 k.skipped_bytes,
+                self.bytes_uncaptured.get(),
             ],
         );
         check("records", k.captured_records, &[self.records_read.get(), self.records_unreadable.get()]);
@@ -165,6 +168,7 @@ impl Ledger {
                 ("discarded", k.discarded_bytes),
                 ("ciphertext", k.ciphertext_bytes),
                 ("skipped", k.skipped_bytes),
+                ("uncaptured", self.bytes_uncaptured.get()),
             ],
         );
         line(

@@ -43,6 +43,7 @@ enum rt_flag {
 	RT_F_LATE = 1 << 4,         /* the connection is older than the agent */
 	RT_F_DISCARDED = 1 << 5,    /* the program let the kernel discard the bytes (MSG_TRUNC) */
 	RT_F_REDACTED = 1 << 6,     /* left out of a recording; set by user space only */
+	RT_F_UNCAPTURED = 1 << 7,   /* a capture file lacks them; set by user space only */
 };
 
 /* Head of every record. */

@@ -66,6 +66,8 @@ pub mod flag {
     pub const DISCARDED: u32 = 1 << 5;
     /// The bytes were left out of a recording. The programs never set it.
     pub const REDACTED: u32 = 1 << 6;
+    /// A capture file lacks the bytes. The programs never set it.
+    pub const UNCAPTURED: u32 = 1 << 7;
 }
 
 /// Bits of the programs' constant `wanted`: which connections are captured.

@@ -178,6 +178,28 @@ fn an_ingress_configuration_looks_from_the_server() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A segment that is missing and a packet that was cut short: the ledger counts both, and the exchange is damaged.
+#[test]
+fn what_a_capture_file_lacks_is_counted() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let shape = Shape::Ethernet;
+    let body = [b'x'; 300];
+    let head = b"HTTP/1.1 200 OK\r\nContent-Length: 300\r\n\r\n";
+    let (asked, begins) = (u32::try_from(REQUEST.len())?, 1 + u32::try_from(head.len())?);
+    let mut packets = shape.conversation()[..3].to_vec();
+    packets.push(shape.packet(false, 1, "A", head));
+    // The first hundred bytes are missing.
+    packets.push(shape.packet(false, begins + 100, "A", &body[100..200]));
+    packets.push(shape.packet(false, begins + 200, "A", &body[200..]));
+    packets.push(shape.packet(true, 1 + asked, "FA", b""));
+    let file = pcap(1, &packets);
+    let (lines, summary, said, code) = replay(folder.path(), &file, "egress")?;
+    ensure!(code == Some(0), "{said}");
+    ensure!(summary["balanced"] == true && summary["ledger"]["bytes_uncaptured"] == 100, "{summary:#}");
+    ensure!(lines.len() == 1 && lines[0].contains("DAMAGED"), "{lines:?}");
+    Ok(())
+}
+
 /// With next to no memory a replay takes its time, and ends with everything delivered or counted.
 #[test]
 fn a_tiny_budget_does_not_stop_a_replay() -> anyhow::Result<()> {

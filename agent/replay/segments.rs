@@ -236,7 +236,8 @@ impl Sink {
     fn push(self, time_ns: u64, offset: u64, payload: &[u8], wire_len: u32, builder: &mut RecordsBuilder) {
         let mut head = head_of(Kind::Payload, self.conn, time_ns, payload.len());
         (head.offset, head.len, head.direction) = (offset, wire_len, self.direction);
-        head.flags = if self.late { flag::LATE } else { 0 };
+        let short = (payload.len() as u64) < u64::from(wire_len);
+        head.flags = if self.late { flag::LATE } else { 0 } | if short { flag::UNCAPTURED } else { 0 };
         builder.push_copied(&head, payload);
     }
 }
@@ -255,7 +256,7 @@ impl Flow {
     fn flush(&mut self, view: View, builder: &mut RecordsBuilder) {
         for (half, streams) in self.halves.iter_mut().enumerate() {
             let sink = Sink { conn: self.conn, late: self.late, direction: direction_of(view, half) };
-            while streams.skip_gap() {
+            while streams.skip_gap(sink, builder) {
                 streams.drain(sink, builder);
             }
         }
@@ -295,7 +296,7 @@ impl Half {
                 }
             }
             if self.waiting_bytes > WAITING_MAX {
-                self.skip_gap();
+                self.skip_gap(sink, builder);
                 self.drain(sink, builder);
             }
             return;
@@ -340,19 +341,19 @@ impl Half {
             return;
         }
         self.overtaken += 1;
-        if self.overtaken > PATIENCE && self.skip_gap() {
+        if self.overtaken > PATIENCE && self.skip_gap(sink, builder) {
             self.drain(sink, builder);
         }
     }
 
     /// Goes on behind the gap; false if nothing waits there.
-    fn skip_gap(&mut self) -> bool {
-        let Some((at, _)) = self.waiting.first_key_value() else { return false };
-        let gap = at.saturating_sub(self.offset);
-        self.offset += gap;
-        // Sequence numbers wrap around.
-        #[expect(clippy::cast_possible_truncation, reason = "modulo 2^32 is meant")]
-        let gap = gap as u32;
+    fn skip_gap(&mut self, sink: Sink, builder: &mut RecordsBuilder) -> bool {
+        let Some((at, next)) = self.waiting.first_key_value() else { return false };
+        let gap = u32::try_from(at.saturating_sub(self.offset)).expect("half of the sequence numbers at most");
+        if gap > 0 {
+            sink.push(next.time_ns, self.offset, &[], gap, builder);
+        }
+        self.offset += u64::from(gap);
         self.sequence = self.sequence.map(|sequence| sequence.wrapping_add(gap));
         self.overtaken = 0;
         true
