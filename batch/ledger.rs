@@ -130,6 +130,7 @@ impl Ledger {
                 k.ciphertext_bytes,
                 k.skipped_bytes,
                 self.bytes_uncaptured.get(),
+                k.unseen_bytes,
             ],
         );
         check("records", k.captured_records, &[self.records_read.get(), self.records_unreadable.get()]);
@@ -162,6 +163,7 @@ impl Ledger {
             self.bytes_read.get(),
             &[
                 ("ring_full", k.ring_full_bytes),
+                ("unseen", k.unseen_bytes),
                 ("fault", k.fault_bytes),
                 ("call_limit", k.call_limit_bytes),
                 ("sendfile", k.sendfile_bytes),
@@ -216,6 +218,7 @@ impl Ledger {
             ("TLS calls whose byte count could not be read", k.counts_unread),
             ("socket calls of 32-bit programs, not captured", k.compat_calls),
             ("process events lost", k.control_lost),
+            ("ends of connections lost, ring and table full", k.ends_lost),
         ] {
             if n > 0 {
                 let _ = writeln!(text, "  {n} {what}");

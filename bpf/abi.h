@@ -150,13 +150,14 @@ enum rt_wanted {
 	X(compat_calls) \
 	X(unattributed_bytes) \
 	X(counts_unread) \
-	X(ends_lost)
+	X(ends_lost) \
+	X(unseen_bytes)
 
 struct rt_counters {
 #define RT_COUNTER_FIELD(name) __u64 name;
 	RT_COUNTERS(RT_COUNTER_FIELD)
 #undef RT_COUNTER_FIELD
 };
-RT_ASSERT_SIZE(struct rt_counters, 20 * 8);
+RT_ASSERT_SIZE(struct rt_counters, 21 * 8);
 
 #endif

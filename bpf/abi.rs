@@ -335,6 +335,9 @@ counters! {
     counts_unread,
     /// Ends of connections that found a full ring and a full map.
     ends_lost,
+    /// Bytes that TCP's sequence numbers show to have moved by calls that were not seen: `splice`, `io_uring`, or a call
+    /// whose end came while the program ran for another one on the same processor.
+    unseen_bytes,
 }
 
 /// The shard of a connection; the same function as `shard_of` in `emit.h`.
@@ -357,7 +360,7 @@ const _: () = {
     assert!(size_of::<MappedFile>() == 144);
     assert!(size_of::<Stream>() == 16);
     assert!(size_of::<LostEnd>() == 40);
-    assert!(size_of::<Counters>() == 20 * 8);
+    assert!(size_of::<Counters>() == 21 * 8);
 };
 
 #[cfg(test)]

@@ -215,8 +215,13 @@ static __always_inline void settle_sent(struct sock *sk, struct connection *c, i
 	if (oldstate == TCP_FIN_WAIT1 || oldstate == TCP_FIN_WAIT2 || oldstate == TCP_LAST_ACK ||
 	    oldstate == TCP_CLOSING || oldstate == TCP_TIME_WAIT)
 		more--; /* the FIN */
-	if (more > 0)
-		c->offset[RT_SENT] += more;
+	if (more <= 0)
+		return;
+	c->offset[RT_SENT] += more;
+	if (c->announced) {
+		COUNT(seen_bytes, more);
+		COUNT(unseen_bytes, more);
+	}
 }
 
 static __always_inline void end_connection(struct sock *sk, int oldstate)
@@ -345,6 +350,10 @@ static __always_inline __u64 take_offset(struct sock *sk, struct connection *c, 
 	/* A call that meets the end of the stream takes the FIN's sequence number too. */
 	if (unseen && direction == RT_RECEIVED && has_received_fin(BPF_CORE_READ(sk, __sk_common.skc_state)))
 		unseen--;
+	if (unseen > 0) {
+		COUNT(seen_bytes, unseen);
+		COUNT(unseen_bytes, unseen);
+	}
 	c->offset[direction] += (__u64)unseen + len;
 	return c->offset[direction] - len;
 }

@@ -129,6 +129,7 @@ impl WithAgent {
         [
             "kernel_ring_full_records",
             "kernel_fault_bytes",
+            "kernel_unseen_bytes",
             "kernel_call_limit_bytes",
             "kernel_ends_lost",
             "connections_evicted",
