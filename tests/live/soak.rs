@@ -20,6 +20,11 @@ use crate::{
 /// Exchanges, unless `RINGTAP_SOAK` asks for another number.
 const EXCHANGES: u64 = 100_000;
 
+/// Connections of the load.
+const CLIENTS: u64 = 64;
+/// nginx closes a connection after so many.
+const KEPT_ALIVE: u64 = 100_000;
+
 /// Rings that are far too small, a reader of them that is stopped again and again, a full disk, and a standard output
 /// that is read now and then.
 #[test]
@@ -75,7 +80,10 @@ fn judge(finished: &Finished, exchanges: u64, told: u64) -> anyhow::Result<()> {
     for (kind, cause) in [("records", "ring_full"), ("objects", "failed")] {
         ensure!(of(kind, cause) > 0, "no {kind} were lost to {cause}: {}", finished.stderr);
     }
-    ensure!(of("bytes", "seen") >= exchanges * 1000, "every byte passes the probes: {}", finished.stderr);
+    // All exchanges have the same length, but for the last ones that nginx lets a connection have.
+    let (bytes, closes) = (of("bytes", "seen"), exchanges / CLIENTS / KEPT_ALIVE);
+    let same = closes > 0 || bytes % exchanges == 0;
+    ensure!(bytes >= exchanges * 1000 && same, "every byte passes the probes: {}", finished.stderr);
     let seen = of("exchanges", "seen");
     ensure!(seen <= exchanges && seen > exchanges / 20, "{seen} of {exchanges}: {}", finished.stderr);
     ensure!(told == of("events", "delivered"), "{told} events were read: {}", finished.stderr);
@@ -85,7 +93,7 @@ fn judge(finished: &Finished, exchanges: u64, told: u64) -> anyhow::Result<()> {
 fn load(server: &Server, exchanges: u64) -> anyhow::Result<u64> {
     let url = format!("http://127.0.0.1:{}/size/1000", server.port);
     let output = Command::new("h2load")
-        .args(["--h1", "-t1", "-c64", &format!("-n{exchanges}"), &url])
+        .args(["--h1", "-t1", &format!("-c{CLIENTS}"), &format!("-n{exchanges}"), &url])
         .stdin(Stdio::null())
         .output()
         .context("h2load is not installed")?;
