@@ -40,7 +40,7 @@ const WAIT: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_micros(700);
 /// Where records come faster than [`FAST`], each pause is twice the one before, up to this: a round in itself costs as
 /// much as dozens of its exchanges.
-const LONG_PAUSE: Duration = Duration::from_millis(40);
+const LONG_PAUSE: Duration = Duration::from_millis(20);
 /// Records a second beyond which nobody waits for a single one.
 const FAST: f64 = 2500.0;
 /// At the stop, what is reserved is waited for so long.

@@ -161,7 +161,7 @@ pub fn on_cpus(program: impl AsRef<OsStr>, cpus: Option<&str>) -> Command {
 }
 
 /// Connections of the load.
-const CLIENTS: u32 = 32;
+pub const CLIENTS: u32 = 32;
 
 /// Puts load on the server: `rate` requests a second, or as many as it takes.
 ///
