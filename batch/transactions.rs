@@ -20,7 +20,7 @@
 //! | `request_headers`, `response_headers` | `Map<Utf8, Utf8>` | wire order, repeated names kept, trailers behind |
 //! | `request_body`, `response_body` | `BinaryView` | what was kept: the beginning, without holes |
 //! | `request_body_size`, `response_body_size` | `UInt64` | true length |
-//! | `request_cut`, `response_cut` | `Utf8`, nullable | why less is kept: `limit`, `budget`, `unwanted`, `damage`, `incomplete` |
+//! | `request_cut`, `response_cut` | `Utf8`, nullable | why less is kept: `limit`, `budget`, `unwanted`, `redacted`, `damage`, `incomplete` |
 //! | `request_bytes`, `response_bytes` | `UInt64` | head and body |
 //! | `status` | `UInt16` | 499 the connection ended first, 422 not seen for another reason |
 //! | `damage` | `List<Struct<cause, part, start, end>>` | missing ranges of the streams |
@@ -206,8 +206,8 @@ impl Default for TransactionsBuilder {
 pub(crate) fn cut(body: &Body) -> Option<&'static str> {
     match body {
         Body { holed: true, .. } => Some("damage"),
-        Body { cut: Some(cut), .. } => Some(cut.as_str()),
         Body { complete: false, .. } => Some("incomplete"),
+        Body { cut: Some(cut), .. } => Some(cut.as_str()),
         _ => None,
     }
 }

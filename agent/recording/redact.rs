@@ -1,7 +1,8 @@
 //! Recordings without secrets (`record --redact`): what was understood is written anew, and nothing else.
 //!
 //! Each exchange that was understood becomes two heads and the lengths of its bodies. Of the request line the path is
-//! kept and the values of the query are masked; of header fields the values of [`PLAIN`] are kept and all others masked.
+//! kept and the values of query and parameters are masked; of header fields the values of [`PLAIN`] are kept and all others
+//! masked.
 //! So what is not known to be harmless is not written, and of what is not HTTP nothing is.
 
 use std::{collections::HashMap, fmt::Write as _, net::SocketAddr, sync::Arc};
@@ -24,7 +25,7 @@ use zerocopy::{FromZeros as _, IntoBytes as _};
 use super::Recorder;
 
 /// Header fields whose values are written. Content-Length and Transfer-Encoding are made anew.
-const PLAIN: [&str; 24] = [
+const PLAIN: [&str; 23] = [
     "accept",
     "accept-encoding",
     "accept-language",
@@ -39,7 +40,6 @@ const PLAIN: [&str; 24] = [
     "content-type",
     "date",
     "expect",
-    "host",
     "keep-alive",
     "last-modified",
     "range",
@@ -52,8 +52,11 @@ const PLAIN: [&str; 24] = [
 ];
 /// What stands for a value.
 const MASK: &str = "*";
-/// A row's length is a 32-bit number.
+/// A row's length is a 32-bit number; no body is written as longer than so many rows: lengths can be made up.
 const ROW_MAX: u64 = 1 << 30;
+const ROWS_MAX: u64 = 1 << 10;
+/// Connections that are followed at most.
+const OPEN_MAX: usize = 131_072;
 
 /// Nobody wants a body here: the kernel may keep it.
 pub struct NoBodies;
@@ -73,8 +76,8 @@ pub struct Redactor {
     shards: Vec<Shard>,
     recorder: Recorder,
     rows: RecordsBuilder,
-    /// The connections that are written, by their ids.
-    open: HashMap<String, Written>,
+    /// The connections that are written, by their ids and layers: a tunnel holds the streams of both.
+    open: HashMap<String, [Option<Written>; 2]>,
     connections: u64,
 }
 
@@ -83,6 +86,8 @@ pub struct Redactor {
 struct Written {
     conn: u64,
     layer: u8,
+    /// What is said of how the connection was found.
+    flags: u32,
     /// Direction of requests: 0 if the process is the client.
     requests: u8,
     tgid: u32,
@@ -158,20 +163,21 @@ impl Redactor {
     }
 
     fn exchange(&mut self, t: &Transactions<'_>, row: usize) {
-        let id = t.connection_id.value(row);
-        let mut to = match self.open.get(id) {
-            Some(written) => *written,
+        let (id, layer) = (t.connection_id.value(row), usize::from(t.tls.value(row)));
+        let mut to = match self.open.get(id).and_then(|layers| layers[layer]) {
+            Some(written) => written,
             None => self.begin(t, row),
         };
         let [start, end] = [t.start_ns, t.end_ns].map(|column| nanoseconds(column.value(row)));
-        let (damage, answered) = (damage_flag(t, row), is_answered(t, row));
+        let answered = t.first_byte_ns.is_valid(row);
         let request = Half {
             line: request_line(t, row),
             headers: Transactions::headers(t.request_headers, row).collect(),
-            size: t.request_body_size.value(row),
+            host: host(t.authority.value(row)),
+            size: t.request_body_size.value(row).min(ROW_MAX * ROWS_MAX),
             complete: text(t.request_cut, row) != Some("incomplete"),
             bodiless: false,
-            damage: damage[0],
+            missing: missing(t, row, "request"),
         };
         let requests = to.requests;
         self.half(&mut to, requests, [start, start], &request);
@@ -179,21 +185,49 @@ impl Redactor {
             let response = Half {
                 line: format!("HTTP/1.1 {} {MASK}", t.status.value(row)),
                 headers: Transactions::headers(t.response_headers, row).collect(),
-                size: t.response_body_size.value(row),
+                host: "",
+                size: t.response_body_size.value(row).min(ROW_MAX * ROWS_MAX),
                 complete: text(t.response_cut, row) != Some("incomplete"),
                 bodiless: t.method.value(row).eq_ignore_ascii_case("HEAD") || matches!(t.status.value(row), 204 | 304),
-                damage: damage[1],
+                missing: missing(t, row, "response"),
             };
             let first = if t.first_byte_ns.is_valid(row) { nanoseconds(t.first_byte_ns.value(row)) } else { end };
             self.half(&mut to, 1 - requests, [first, end], &response);
+        } else if let (_, lost @ 1..) = missing(t, row, "response") {
+            self.gap(&mut to, 1 - requests, end, (flag::UNCAPTURED, lost));
         }
-        // What comes behind something incomplete must not be taken for a part of it.
-        if answered && damage == [0, 0] && request.complete && text(t.response_cut, row) != Some("incomplete") {
-            self.open.insert(id.to_owned(), to);
-        } else {
-            self.open.remove(id);
+        // What comes behind something incomplete, or into a tunnel, must not be taken for a part of it.
+        let whole =
+            request.complete && text(t.response_cut, row) != Some("incomplete") && t.damage(row).next().is_none();
+        let status = t.status.value(row);
+        let tunnel = status == 101 || t.method.value(row).eq_ignore_ascii_case("CONNECT");
+        if answered && whole && !tunnel {
+            self.keep(id, layer, to, end);
+            return;
+        }
+        if let Some(layers) = self.open.get_mut(id) {
+            layers[layer] = None;
+        }
+        // Without an answer only 499 says that the connection has ended.
+        if answered || status == 499 {
             self.end(&to, end);
         }
+    }
+
+    fn keep(&mut self, id: &str, layer: usize, to: Written, now_ns: u64) {
+        if let Some(layers) = self.open.get_mut(id) {
+            layers[layer] = Some(to);
+            return;
+        }
+        if self.open.len() >= OPEN_MAX {
+            // Each goes on as another one.
+            for written in std::mem::take(&mut self.open).into_values().flatten().flatten() {
+                self.end(&written, now_ns);
+            }
+        }
+        let mut layers = [None; 2];
+        layers[layer] = Some(to);
+        self.open.insert(id.to_owned(), layers);
     }
 
     fn begin(&mut self, t: &Transactions<'_>, row: usize) -> Written {
@@ -202,6 +236,11 @@ impl Redactor {
         let written = Written {
             conn: self.connections,
             layer: u8::from(t.tls.value(row)),
+            flags: match t.socket.value(row) {
+                "inferred" => flag::INFERRED,
+                "unknown" => flag::UNATTRIBUTED,
+                _ => 0,
+            },
             requests: u8::from(server),
             tgid: t.process_id.value(row),
             offsets: [0; 2],
@@ -218,11 +257,9 @@ impl Redactor {
     }
 
     fn end(&mut self, written: &Written, time_ns: u64) {
-        let mut totals = Totals { socket: [0; 2], tls: [0; 2] };
+        let mut totals = Totals { socket: written.offsets, tls: [0; 2] };
         if written.layer == 1 {
             totals.tls = written.offsets;
-        } else {
-            totals.socket = written.offsets;
         }
         let head = written.head(Kind::Close, time_ns, totals.as_bytes().len());
         self.rows.push_copied(&head, totals.as_bytes());
@@ -237,9 +274,11 @@ impl Redactor {
         for row in 0..reports.num_rows() {
             let closed = events::row(reports, row).find(|(path, _)| *path == "closedAt");
             if let Some((_, events::Present::Time(at))) = closed
-                && let Some(written) = self.open.remove(ids.value(row))
+                && let Some(layers) = self.open.remove(ids.value(row))
             {
-                self.end(&written, nanoseconds(at));
+                for written in layers.iter().flatten() {
+                    self.end(written, nanoseconds(at));
+                }
             }
         }
     }
@@ -247,22 +286,28 @@ impl Redactor {
     /// A head and the length of a body: `times` are the head's and the last byte's.
     fn half(&mut self, to: &mut Written, direction: u8, times: [u64; 2], half: &Half<'_>) {
         let bytes = half.head();
-        let offset = &mut to.offsets[usize::from(direction)];
-        let mut at = *offset;
-        *offset += bytes.len() as u64 + half.size;
         let mut head = to.head(Kind::Payload, times[0], bytes.len());
-        (head.offset, head.len, head.direction) = (at, head.size, direction);
+        (head.offset, head.len, head.direction) = (to.offsets[usize::from(direction)], head.size, direction);
         self.rows.push_copied(&head, bytes.as_bytes());
-        at += bytes.len() as u64;
-        let mut left = half.size;
+        to.offsets[usize::from(direction)] += bytes.len() as u64;
+        let (cause, lost) = half.missing;
+        let lost = lost.min(half.size);
+        self.gap(to, direction, times[1], (cause, lost));
+        self.gap(to, direction, times[1], (flag::REDACTED, half.size - lost));
+    }
+
+    /// Bytes that are not written, and why.
+    fn gap(&mut self, to: &mut Written, direction: u8, time_ns: u64, (cause, mut left): (u32, u64)) {
+        let offset = usize::from(direction);
         while left > 0 {
             let len = left.min(ROW_MAX);
-            let mut head = to.head(Kind::Payload, times[1], 0);
-            (head.offset, head.direction) = (at, direction);
+            let mut head = to.head(Kind::Payload, time_ns, 0);
+            (head.offset, head.direction) = (to.offsets[offset], direction);
             head.len = u32::try_from(len).expect("at most a row's");
-            head.flags = if half.damage == 0 { flag::REDACTED } else { half.damage };
+            head.flags |= cause;
             self.rows.push_copied(&head, &[]);
-            (at, left) = (at + len, left - len);
+            to.offsets[offset] += len;
+            left -= len;
         }
     }
 }
@@ -273,6 +318,7 @@ impl Written {
         (head.kind, head.conn, head.time_ns) = (kind as u8, self.conn, time_ns);
         (head.tgid, head.tid, head.layer) = (self.tgid, self.tgid, self.layer);
         head.size = u32::try_from(size).expect("a head is far below 4 GiB");
+        head.flags = self.flags;
         head
     }
 }
@@ -281,12 +327,14 @@ impl Written {
 struct Half<'a> {
     line: String,
     headers: Vec<(&'a str, &'a str)>,
+    /// What stands for a Host field's value.
+    host: &'a str,
     size: u64,
     complete: bool,
     /// Whatever its head says, no body follows.
     bodiless: bool,
-    /// Flags of the body's rows; 0: nothing is missing.
-    damage: u32,
+    /// How much of the body was lost, and the flag that says why.
+    missing: (u32, u64),
 }
 
 impl Half<'_> {
@@ -296,6 +344,7 @@ impl Half<'_> {
             let lower = name.to_ascii_lowercase();
             match lower.as_str() {
                 "content-length" | "transfer-encoding" => {}
+                "host" => write!(head, "{name}: {}\r\n", self.host).expect("memory takes it"),
                 plain if PLAIN.contains(&plain) => write!(head, "{name}: {value}\r\n").expect("memory takes it"),
                 _ => write!(head, "{name}: {MASK}\r\n").expect("memory takes it"),
             }
@@ -315,50 +364,69 @@ impl Half<'_> {
             // A request without a body says nothing of one.
             (false, true) if self.size == 0 && self.line.ends_with("HTTP/1.1") => said.filter(|length| *length == 0),
             (false, true) => Some(self.size),
-            (false, false) => Some(said.filter(|length| *length > self.size).unwrap_or(self.size + 1)),
+            (false, false) => Some(said.filter(|length| *length > self.size).unwrap_or(self.size.saturating_add(1))),
         }
     }
-}
-
-fn is_answered(t: &Transactions<'_>, row: usize) -> bool {
-    t.first_byte_ns.is_valid(row)
 }
 
 /// The target's path, and its query without values.
 fn request_line(t: &Transactions<'_>, row: usize) -> String {
     let (method, path) = (t.method.value(row), t.path.value(row));
-    let query = t.url.value(row).split_once('?').map_or("", |(_, query)| query);
-    let target = if method.eq_ignore_ascii_case("CONNECT") {
-        t.authority.value(row).to_owned()
-    } else if path.is_empty() {
-        "/".into()
-    } else {
-        path.to_owned()
-    };
+    if method.eq_ignore_ascii_case("CONNECT") {
+        return format!("{method} {} HTTP/1.1", host(t.authority.value(row)));
+    }
+    let url = t.url.value(row);
+    let url = url.split_once('#').map_or(url, |(url, _)| url);
+    let query = url.split_once('?').map_or("", |(_, query)| query);
     let masked: Vec<String> = query.split('&').map(mask_pair).collect();
     let query = if query.is_empty() { String::new() } else { format!("?{}", masked.join("&")) };
-    format!("{method} {target}{query} HTTP/1.1")
+    format!("{method} {}{query} HTTP/1.1", target_path(path))
+}
+
+/// A path without fragment, and without the values of its parameters.
+fn target_path(path: &str) -> String {
+    let path = path.split_once('#').map_or(path, |(path, _)| path);
+    match path {
+        "" => "/".into(),
+        "*" => "*".into(),
+        _ if !path.starts_with('/') => format!("/{MASK}"),
+        _ => path.split('/').map(mask_parameters).collect::<Vec<_>>().join("/"),
+    }
+}
+
+fn mask_parameters(segment: &str) -> String {
+    let mut parts = segment.split(';');
+    let name = parts.next().unwrap_or_default().to_owned();
+    parts.fold(name, |all, parameter| format!("{all};{}", mask_pair(parameter)))
 }
 
 fn mask_pair(pair: &str) -> String {
     match pair.split_once('=') {
-        Some((name, _)) => format!("{name}={MASK}"),
+        // Padding, not a value: what stands before it is one.
+        Some((name, value)) if !value.trim_matches('=').is_empty() => format!("{name}={MASK}"),
         // A name alone can be a value.
-        None => MASK.into(),
+        _ => MASK.into(),
     }
 }
 
-/// Flags for the rows of the request's and the response's body.
-fn damage_flag(t: &Transactions<'_>, row: usize) -> [u32; 2] {
-    let mut flags = [0; 2];
-    for damage in t.damage(row) {
-        flags[usize::from(damage.part == "response")] = match damage.cause {
+/// An authority without whom it names and without what is behind it.
+fn host(authority: &str) -> &str {
+    let host = authority.split(['/', '?', '#']).next().unwrap_or_default();
+    host.rsplit_once('@').map_or(host, |(_, host)| host)
+}
+
+/// How many bytes of a half were lost, and the flag of the last cause that rows can have.
+fn missing(t: &Transactions<'_>, row: usize, part: &str) -> (u32, u64) {
+    t.damage(row).filter(|damage| damage.part == part).fold((0, 0), |(flags, lost), damage| {
+        let cause = match damage.cause {
             "sendfile" => flag::SENDFILE,
             "discarded" => flag::DISCARDED,
-            _ => flag::FAULT,
+            "fault" => flag::FAULT,
+            "unseen" => flag::UNCAPTURED,
+            _ => return (flags, lost),
         };
-    }
-    flags
+        (cause, (lost + damage.end.saturating_sub(damage.start)).min(ROW_MAX * ROWS_MAX))
+    })
 }
 
 fn nanoseconds(wall_ns: i64) -> u64 {

@@ -37,8 +37,20 @@ fn context(interest: Arc<dyn Interest>) -> Arc<Context> {
 
 /// A record of a connection whose process is the client; of a payload `missing` bytes were not read.
 fn record(rows: &mut RecordsBuilder, offsets: &mut [u64; 2], kind: Kind, direction: u8, payload: &[u8], missing: u32) {
+    layered(rows, offsets, (kind, 0), direction, payload, missing);
+}
+
+/// The same on a layer.
+fn layered(
+    rows: &mut RecordsBuilder,
+    offsets: &mut [u64; 2],
+    (kind, layer): (Kind, u8),
+    direction: u8,
+    payload: &[u8],
+    missing: u32,
+) {
     let mut head = Record::new_zeroed();
-    (head.kind, head.conn, head.tgid, head.direction) = (kind as u8, 7, 42, direction);
+    (head.kind, head.conn, head.tgid, head.direction, head.layer) = (kind as u8, 7, 42, direction, layer);
     head.time_ns = 1_000_000_000 + rows.rows() as u64 * 3_000_000;
     head.size = u32::try_from(payload.len()).expect("short");
     if kind == Kind::Payload {
@@ -72,16 +84,20 @@ fn seen(batches: impl Iterator<Item = RecordBatch>) -> Vec<String> {
     let transactions: Vec<RecordBatch> = outputs.into_iter().filter_map(|output| output.transactions).collect();
     let line = |t: &Transactions<'_>, row: usize| {
         let damage: Vec<&str> = t.damage(row).map(|damage| damage.cause).collect();
+        let open = |cut| text(cut, row).filter(|cut| ["damage", "incomplete"].contains(cut));
         format!(
-            "{} {} {} {}+{} {}ms {:?} {} {:?}",
+            "{} {} {} {}+{} {:?} {:?} {}ms {:?} {} {} {:?}",
             t.method.value(row),
             t.path.value(row),
             t.status.value(row),
             t.request_body_size.value(row),
             t.response_body_size.value(row),
+            open(t.request_cut),
+            open(t.response_cut),
             t.duration_ms(row),
             damage,
             t.direction.value(row),
+            t.scheme.value(row),
             text(t.dst_ip, row),
         )
     };
@@ -149,4 +165,66 @@ fn nothing_else_is_written() {
     let batch = conversation(&[("s3cret\0\x01\x02 of another protocol", "s3cret\0\x03", 0)]);
     let (bytes, after) = redacted(&batch, &folder.path().join("x.rtap"));
     assert!(after.is_empty() && !bytes.windows(6).any(|window| window == b"s3cret"));
+}
+
+/// Secrets in odd places of the request line.
+#[test]
+fn odd_targets_hide_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for target in [
+        "/dl?s3cret==",
+        "/dl?=s3cret",
+        "/cb#access_token=s3cret",
+        "/cart;jsessionid=s3cret;v=s3cret/items",
+        "/cb?a#s3cret",
+        "s3cret:pw@host/x",
+        "http://s3cret:pw@api.example.com/x?s3cret",
+    ] {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: s3cret:pw@a\r\nS: s3cret\r\n\r\n");
+        let batch = conversation(&[(&request, "HTTP/1.1 204 No Content\r\n\r\n", 0)]);
+        let (bytes, after) = redacted(&batch, &folder.path().join("x.rtap"));
+        assert!(after.len() == 1 && !bytes.windows(6).any(|window| window == b"s3cret"), "{target}: {after:?}");
+    }
+}
+
+/// Through a proxy: the tunnel's request in clear, what goes through it as plaintext of the same connection.
+#[test]
+fn what_goes_through_a_tunnel_is_kept() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut rows, mut clear, mut plain) = (RecordsBuilder::default(), [0; 2], [0; 2]);
+    let connect = b"CONNECT s3cret:pw@api.example.com:443 HTTP/1.1\r\nHost: api.example.com:443\r\n\r\n";
+    record(&mut rows, &mut clear, Kind::Payload, 0, connect, 0);
+    record(&mut rows, &mut clear, Kind::Payload, 1, b"HTTP/1.1 200 Connection established\r\n\r\n", 0);
+    for _ in 0..2 {
+        let request = b"GET /inside HTTP/1.1\r\nHost: api.example.com\r\n\r\n";
+        let response = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes";
+        layered(&mut rows, &mut plain, (Kind::Payload, 1), 0, request, 0);
+        layered(&mut rows, &mut plain, (Kind::Payload, 1), 1, response, 0);
+    }
+    let batch = rows.finish(None);
+    let (bytes, after) = redacted(&batch, &folder.path().join("x.rtap"));
+    let before = seen(std::iter::once(batch));
+    assert!(before.len() == 3 && before == after, "{before:#?} {after:#?}");
+    assert!(!bytes.windows(6).any(|window| window == b"s3cret"));
+}
+
+/// An answer whose head was lost, and one that had not come when the recording ended: neither says that the connection
+/// was closed.
+#[test]
+fn missing_answers_keep_their_reason() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let request = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
+    for lost in [0, 100] {
+        let (mut rows, mut offsets) = (RecordsBuilder::default(), [0; 2]);
+        record(&mut rows, &mut offsets, Kind::Payload, 0, request, 0);
+        if lost > 0 {
+            record(&mut rows, &mut offsets, Kind::Payload, 1, b"", lost);
+        }
+        let batch = rows.finish(None);
+        let (_, after) = redacted(&batch, &folder.path().join("x.rtap"));
+        let before = seen(std::iter::once(batch));
+        assert!(before[0].contains(" 422 "), "{before:?}");
+        assert_eq!(before.len(), after.len());
+        assert!(after[0].contains(" 422 "), "{after:?}");
+    }
 }
