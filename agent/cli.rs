@@ -23,7 +23,8 @@ pub struct Cli {
 pub enum Command {
     /// Capture until Ctrl-C or SIGTERM.
     Run(RunArgs),
-    /// Record what the probes see into a file, for `replay`.
+    /// Record what the probes see into a file, for `replay`. Of a configuration only what is captured counts, not where it
+    /// goes; nothing else is written.
     Record(RecordArgs),
     /// Measure on this machine.
     #[command(subcommand)]
@@ -131,7 +132,7 @@ pub enum Bench {
 /// Flags of `record`.
 #[derive(Debug, Clone, Args)]
 pub struct RecordArgs {
-    /// Of the configuration only what is captured counts, not where it goes.
+    /// Flags of everything that captures or replays.
     #[command(flatten)]
     pub common: CommonArgs,
     /// Bytes of one ring between kernel and recorder, a power of two.
@@ -162,7 +163,7 @@ pub struct ReplayArgs {
 /// Flags of everything that captures or replays.
 #[derive(Debug, Clone, Args)]
 pub struct CommonArgs {
-    /// Configuration file; without one, transactions are printed and kept under the data directory.
+    /// Configuration file. Without one everything is captured; transactions are printed, and kept under the data directory.
     #[arg(long, env = "QPOINT_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Where the agent keeps what it writes.

@@ -43,6 +43,8 @@ const PAUSE: Duration = Duration::from_micros(700);
 const LONG_PAUSE: Duration = Duration::from_millis(20);
 /// Records a second beyond which nobody waits for a single one.
 const FAST: f64 = 2500.0;
+/// Fewer in a round say nothing of how fast they come.
+const MANY: usize = 4;
 /// At the stop, what is reserved is waited for so long.
 const LAST_RECORDS: Duration = Duration::from_millis(500);
 /// Bytes that the writers of one ring are taken to write in a nanosecond, when a pause must not fill the ring.
@@ -204,7 +206,7 @@ impl Capture {
         let seconds = self.round_ended.elapsed().as_secs_f64();
         self.round_ended = Instant::now();
         #[expect(clippy::cast_precision_loss, reason = "a round has thousands of records at most")]
-        let fast = records as f64 > FAST * seconds;
+        let fast = records >= MANY && records as f64 > FAST * seconds;
         self.pause = if fast { (self.pause * 2).min(LONG_PAUSE) } else { PAUSE };
     }
 

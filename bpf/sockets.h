@@ -218,7 +218,8 @@ static __always_inline void settle_sent(struct sock *sk, struct connection *c, i
 	if (more <= 0)
 		return;
 	c->offset[RT_SENT] += more;
-	if (c->announced) {
+	/* Of a process that was excluded after its beginning nobody has followed the numbers. */
+	if (c->announced && !c->ignored && !is_excluded(c->tgid, RT_X_DATA | RT_X_HTTP)) {
 		COUNT(seen_bytes, more);
 		COUNT(unseen_bytes, more);
 	}
@@ -231,7 +232,9 @@ static __always_inline void end_connection(struct sock *sk, int oldstate)
 
 	if (!c)
 		return;
-	settle_sent(sk, c, oldstate);
+	/* Without its last state it is not known whether a FIN is among the numbers. */
+	if (oldstate != TCP_CLOSE)
+		settle_sent(sk, c, oldstate);
 	/* Also if its beginning could not be told: user space has made an entry from its payload. */
 	if (!c->ignored && (c->announced || c->offset[0] | c->offset[1] | c->tls_offset[0] | c->tls_offset[1]))
 		emit_close(c);
@@ -350,7 +353,7 @@ static __always_inline __u64 take_offset(struct sock *sk, struct connection *c, 
 	/* A call that meets the end of the stream takes the FIN's sequence number too. */
 	if (unseen && direction == RT_RECEIVED && has_received_fin(BPF_CORE_READ(sk, __sk_common.skc_state)))
 		unseen--;
-	if (unseen > 0) {
+	if (unseen > 0 && !c->ignored) {
 		COUNT(seen_bytes, unseen);
 		COUNT(unseen_bytes, unseen);
 	}

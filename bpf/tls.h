@@ -194,8 +194,9 @@ int handle_return(struct call_regs *regs)
 	/* Above its frame: the open one was left without a return. */
 	if (CALL_STACK(regs) > stack + RETURN_POPS || !call->payload || result <= 0)
 		return 0;
-	/* The count lies in memory of the process: it cannot be more than what was asked for. */
-	if (call->count_at && (bpf_probe_read_user(&len, sizeof(len), (void *)call->count_at) || len > call->room)) {
+	/* The count lies in memory of the process: it cannot be more than what was asked for, or than a call can move. */
+	if (call->count_at &&
+	    (bpf_probe_read_user(&len, sizeof(len), (void *)call->count_at) || len > call->room || len >> 31)) {
 		COUNT(counts_unread, 1);
 		return 0;
 	}

@@ -69,7 +69,13 @@ const TRACEPOINTS: [(&str, &str, Option<&str>); 5] = [
     ("handle_destroy", "tcp_destroy_sock", Some("a connection whose end is missed stays in the tables for an hour")),
     ("handle_exec", "sched_process_exec", Some("new programs are found only when they map a library")),
     ("handle_fork", "sched_process_fork", Some("children of excluded processes are not excluded")),
-    ("handle_exit", "sched_process_exit", Some("ended processes stay in the tables until their ids return")),
+    (
+        "handle_exit",
+        "sched_process_exit",
+        Some(
+            "ended threads stay in the tables; once those of TLS calls are full, further threads are counted, not captured",
+        ),
+    ),
 ];
 /// The end of each system call: it comes so often that its program gets typed pointers, which it may follow by itself.
 const SYSTEM_CALLS: (&str, &str) = ("handle_sys_exit", "sys_exit");

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     fs::{self, File},
     io::BufWriter,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -61,7 +62,15 @@ impl Recorder {
         let mut name = target.as_os_str().to_owned();
         name.push(".partial");
         let partial = PathBuf::from(name);
-        let file = File::create(&partial).with_context(|| format!("cannot write {}", partial.display()))?;
+        // It holds what others have sent: nobody else is to read it.
+        let mut options = File::options();
+        let file = options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&partial)
+            .with_context(|| format!("cannot write {}", partial.display()))?;
         let metadata = HashMap::from(
             [(HOST, host), (VERSION, env!("CARGO_PKG_VERSION"))].map(|(k, v)| (k.to_owned(), v.to_owned())),
         );

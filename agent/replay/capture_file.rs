@@ -198,6 +198,8 @@ fn describe(error: &PcapError<&[u8]>) -> String {
     match error {
         PcapError::NomError(_, kind) => format!("it does not read as one ({kind:?})"),
         PcapError::ReadError => "the disk failed".into(),
+        PcapError::BufferTooSmall => "it claims to be longer than any packet".into(),
+        PcapError::Incomplete(_) | PcapError::UnexpectedEof | PcapError::Eof => "the file ends within it".into(),
         other => format!("{other:?}"),
     }
 }

@@ -25,6 +25,8 @@ const WAITING_MAX: usize = 1 << 20;
 const ALL_WAITING_MAX: usize = 256 << 20;
 /// What a segment that waits takes besides its payload.
 const SEGMENT_BYTES: usize = 128;
+/// TCP's largest window.
+const WINDOW_MAX: u32 = 1 << 30;
 /// Segments that may still overtake a missing one that the other end has acknowledged.
 const PATIENCE: u32 = 16;
 
@@ -116,7 +118,9 @@ impl Flows {
     pub fn packet(&mut self, time_ns: u64, packet: &Packet<'_>) {
         let key = if packet.from <= packet.to { (packet.from, packet.to) } else { (packet.to, packet.from) };
         let opens = packet.syn && packet.acknowledged.is_none();
-        if opens && self.open.get(&key).is_some_and(|flow| flow.over || flow.is_other_than(packet)) {
+        let other =
+            |flow: &Flow| (opens && flow.is_other_than(packet)) || (flow.over && (opens || flow.goes_on_with(packet)));
+        if self.open.get(&key).is_some_and(other) {
             self.end(key, time_ns);
             self.open.remove(&key);
         }
@@ -143,7 +147,8 @@ impl Flows {
             *waiting -= flow.waiting_bytes();
             flow.flush(*view, builder);
         }
-        if packet.rst || flow.halves.iter().all(Half::is_over) {
+        let reset = packet.rst && flow.halves[half].is_near(packet.sequence);
+        if reset || flow.halves.iter().all(Half::is_over) {
             self.end(key, time_ns);
         }
     }
@@ -247,6 +252,16 @@ impl Flow {
     fn is_other_than(&self, packet: &Packet<'_>) -> bool {
         let half = &self.halves[usize::from(packet.from != self.client)];
         half.sequence.is_some_and(|sequence| half.offset > 0 || sequence != packet.sequence.wrapping_add(1))
+    }
+
+    /// Whether a segment behind the end has something new: the ports are used again, and the capture lacks the beginning.
+    fn goes_on_with(&self, packet: &Packet<'_>) -> bool {
+        let half = &self.halves[usize::from(packet.from != self.client)];
+        let end = packet.sequence.wrapping_add(packet.wire_len);
+        !packet.payload.is_empty()
+            && half
+                .sequence
+                .is_none_or(|sequence| end.wrapping_sub(sequence).cast_signed() > 0 || !half.is_near(packet.sequence))
     }
 
     fn waiting_bytes(&self) -> usize {
@@ -357,6 +372,11 @@ impl Half {
         self.sequence = self.sequence.map(|sequence| sequence.wrapping_add(gap));
         self.overtaken = 0;
         true
+    }
+
+    /// Whether a sequence number is one that this half can have had lately, or have soon.
+    fn is_near(&self, sequence: u32) -> bool {
+        self.sequence.is_none_or(|next| next.wrapping_sub(sequence).cast_signed().unsigned_abs() <= WINDOW_MAX)
     }
 
     fn is_over(&self) -> bool {

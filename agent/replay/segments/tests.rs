@@ -106,6 +106,23 @@ fn short_packets_keep_their_length() {
     assert_eq!(rows, [(0, 1000, b"abc".to_vec()), (1000, 1, b"d".to_vec())]);
 }
 
+/// The same ports without a beginning, behind an end; and a reset that belongs to nobody.
+#[test]
+fn what_comes_behind_an_end_is_another_connection() {
+    let mut flows = Flows::new(View::Client);
+    handshake(&mut flows, 0, 0);
+    flows.packet(3, &segment(true, 1, b"one"));
+    flows.packet(4, &Packet { rst: true, ..segment(true, 3_000_000_000, b"") });
+    flows.packet(5, &segment(true, 4, b"two"));
+    flows.packet(6, &Packet { rst: true, ..segment(true, 7, b"") });
+    flows.packet(7, &segment(true, 4, b"two"));
+    flows.packet(8, &segment(true, 2_500_000_000, b"three"));
+    let batch = flows.take_batch().expect("rows");
+    let rows = Records::of(&batch).expect("its schema").rows().filter(|row| row.kind == Some(Kind::Payload));
+    let found: Vec<(u64, &[u8])> = rows.map(|row| (row.conn, row.payload)).collect();
+    assert_eq!(found, [(1, &b"one"[..]), (1, b"two"), (2, b"three")]);
+}
+
 /// A new connection between the same ends is another one.
 #[test]
 fn ports_are_used_again() {
