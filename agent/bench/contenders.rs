@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     time::{Duration, Instant},
 };
 
@@ -55,10 +55,10 @@ impl Agent {
             .spawn()
             .context("cannot start the agent")?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let agent = Self { child, admin, folder, runtime };
+        let mut agent = Self { child, admin, folder, runtime };
         let begun = Instant::now();
         while agent.metrics().is_err() {
-            if begun.elapsed() > Duration::from_secs(20) {
+            if begun.elapsed() > Duration::from_secs(20) || agent.child.try_wait()?.is_some() {
                 bail!("the agent does not start: {}", fs::read_to_string(&log).unwrap_or_default());
             }
             std::thread::sleep(Duration::from_millis(50));
@@ -130,14 +130,14 @@ pub struct Other(Child);
 const OTHER_STARTS: Duration = Duration::from_secs(12);
 
 impl Other {
-    /// Starts it, and gives it time to attach.
+    /// Starts it on some processors or on all, and gives it time to attach.
     ///
     /// # Errors
     ///
     /// It ends by itself.
-    pub fn start(command: &str) -> anyhow::Result<Self> {
+    pub fn start(command: &str, cpus: Option<&str>) -> anyhow::Result<Self> {
         // `exec`: the shell's process is to be the program's.
-        let mut other = Command::new("sh")
+        let mut other = on_cpus("sh", cpus)
             .args(["-c", &format!("exec {command}")])
             .stdin(Stdio::null())
             .stdout(Stdio::null())

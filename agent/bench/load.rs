@@ -133,7 +133,7 @@ fn make_certificate(folder: &Path) -> anyhow::Result<()> {
 }
 
 /// What a step of load came to.
-#[derive(Debug, Clone, Copy, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, serde::Serialize)]
 pub struct Measured {
     /// Requests that were answered, a second.
     pub per_second: f64,
@@ -210,6 +210,29 @@ pub fn load(server: &Server, url: &str, rate: Option<u64>, seconds: u32) -> anyh
         p999_us: at(999),
         server_cpu: used / elapsed,
     })
+}
+
+impl Measured {
+    /// The median of each figure; the failures of all.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "microseconds")]
+    pub fn of_rounds(rounds: &[Self]) -> Self {
+        let figure = |of: fn(&Self) -> f64| median(rounds.iter().map(of));
+        Self {
+            per_second: figure(|m| m.per_second),
+            failed: rounds.iter().map(|m| m.failed).sum(),
+            p50_us: figure(|m| m.p50_us as f64) as u64,
+            p99_us: figure(|m| m.p99_us as f64) as u64,
+            p999_us: figure(|m| m.p999_us as f64) as u64,
+            server_cpu: figure(|m| m.server_cpu),
+        }
+    }
+}
+
+/// The middle; of an even number the lower one. 0 of none.
+pub fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or(0.0)
 }
 
 /// Processor seconds that processes have used.

@@ -4,7 +4,10 @@ use std::fmt::Write as _;
 
 use plotters::prelude::*;
 
-use super::plan::{Cell, Results, Step};
+use super::{
+    load::Measured,
+    plan::{Cell, Results, Step, WithAgent},
+};
 
 const SIZE: (u32, u32) = (420, 260);
 const NONE: RGBColor = RGBColor(120, 120, 120);
@@ -17,14 +20,16 @@ pub fn page(results: &Results, verdict: &str) -> anyhow::Result<String> {
     let mut body = String::new();
     for cell in &results.cells {
         write!(body, "<section><h2>{}</h2><div class=plots>", escape(&cell.line()))?;
-        body += &plot("requests answered per second", cell, rates)?;
-        body += &plot("p99 latency, us", cell, |step| {
-            step.ways.measured().map(|way| way.map(|measured| measured.p99_us as f64))
+        body += &plot("requests answered per second", cell, |step| figure(step, |m| m.per_second))?;
+        body += &plot("p50 latency, us", cell, |step| figure(step, |m| m.p50_us as f64))?;
+        body += &plot("p99 latency, us", cell, |step| figure(step, |m| m.p99_us as f64))?;
+        body += &plot("p99.9 latency, us", cell, |step| figure(step, |m| m.p999_us as f64))?;
+        body += &plot("processors that the server keeps busy", cell, |step| figure(step, |m| m.server_cpu))?;
+        body += &plot("processors that the agent keeps busy", cell, |step| agent(step, |a| a.agent_cpu))?;
+        body += &plot("resident memory of the agent, MiB", cell, |step| {
+            agent(step, |a| a.agent_resident_bytes as f64 / f64::from(1 << 20))
         })?;
-        body += &plot("processors busy: server; agent (blue)", cell, |step| {
-            let [none, empty, _, other] = step.ways.measured().map(|way| way.map(|measured| measured.server_cpu));
-            [none, empty, Some(step.ways.agent.agent_cpu), other]
-        })?;
+        body += &plot("lost, by the ledger", cell, |step| agent(step, |a| a.lost() as f64))?;
         body += "</div>";
         table(&mut body, cell)?;
         body += "</section>";
@@ -39,10 +44,10 @@ h1{{font-size:1.4rem}} h2{{font-size:1rem;font-family:ui-monospace,monospace;whi
 th,td{{text-align:right;padding:.15rem .6rem;border-bottom:1px solid #ddd}} th{{font-weight:600}}
 .none{{color:#777}} .empty{{color:#b45309}} .agent{{color:#2563eb}} .other{{color:#9333ea}}
 </style><h1>What this machine carries with ringtap</h1><p class=verdict>{}</p>
-<p>{}, {} processors, Linux {}; rings of {} MiB; {} seconds a step, after one to warm up. Every step is measured
+<p>{}, {} processors, Linux {}; rings of {} MiB; {} seconds a step, after one to warm up; {} rounds. Every step is measured
 <b class=none>without probes</b>, <b class=empty>with programs that do nothing on the same probes</b>, and
 <b class=agent>with the agent</b>{}. On virtual machines a probe that the processor must single-step costs many times what it
-does on bare metal. Server, load and agent share the processors.</p>{body}</html>
+does on bare metal. {}</p>{body}</html>
 ",
         escape(verdict),
         escape(&results.processor),
@@ -50,15 +55,23 @@ does on bare metal. Server, load and agent share the processors.</p>{body}</html
         escape(&results.kernel),
         results.ring_bytes >> 20,
         results.seconds,
+        results.rounds,
         results
             .other
             .as_ref()
             .map_or_else(String::new, |other| format!(", and <b class=other>with {} in its place</b>", escape(other))),
+        escape(&results.places()),
     ))
 }
 
-fn rates(step: &Step) -> [Option<f64>; 4] {
-    step.ways.measured().map(|way| way.map(|measured| measured.per_second))
+/// A figure of each way.
+fn figure(step: &Step, of: impl Fn(&Measured) -> f64) -> [Option<f64>; 4] {
+    step.ways.measured().map(|way| way.map(&of))
+}
+
+/// A figure that only the agent has.
+fn agent(step: &Step, of: impl Fn(&WithAgent) -> f64) -> [Option<f64>; 4] {
+    [None, None, Some(of(&step.ways.agent)), None]
 }
 
 /// One plot: the ways over the load, as SVG.

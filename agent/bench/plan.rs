@@ -1,13 +1,17 @@
 //! What is measured, in which order, and what follows from it.
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+};
 
 use serde::Serialize;
 
 use super::{
     contenders::{Agent, Other},
     empty::EmptyPrograms,
-    load::{CLIENTS, Measured, Server, load},
+    load::{CLIENTS, Measured, Server, load, median},
 };
 use crate::cli::{CapacityArgs, CapacityLevel, Transport};
 
@@ -35,6 +39,12 @@ pub struct Results {
     pub seconds: u32,
     /// Times that each was.
     pub rounds: u32,
+    /// Processors of server and load, if they were held to some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_cpus: Option<String>,
+    /// Processors of the agent, or of what ran in its place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent_cpus: Option<String>,
     /// The command that ran in the agent's place.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub other: Option<String>,
@@ -91,23 +101,33 @@ impl Ways {
 }
 
 impl Step {
-    /// The median of each way, by requests a second.
-    fn of_rounds<'a>(asked_per_second: Option<u64>, rounds: impl Iterator<Item = &'a Ways>) -> Self {
-        let rounds: Vec<&Ways> = rounds.collect();
-        let none = median(rounds.iter().map(|ways| ways.none), |m| m.per_second);
-        let empty = median(rounds.iter().map(|ways| ways.empty), |m| m.per_second);
-        let agent = median(rounds.iter().map(|ways| ways.agent.clone()), |m| m.measured.per_second);
-        let other = rounds.iter().all(|ways| ways.other.is_some());
-        let other = other.then(|| median(rounds.iter().filter_map(|ways| ways.other), |m| m.per_second));
-        Self { asked_per_second, ways: Ways { none, empty, agent, other } }
+    /// What several rounds come to: the median of each figure, the sum of what was lost.
+    fn of_rounds(asked_per_second: Option<u64>, rounds: &[&Ways]) -> Self {
+        let all = |of: fn(&Ways) -> Option<Measured>| {
+            let measured: Vec<Measured> = rounds.iter().filter_map(|ways| of(ways)).collect();
+            (!measured.is_empty()).then(|| Measured::of_rounds(&measured))
+        };
+        let figure = |of: fn(&WithAgent) -> f64| median(rounds.iter().map(|ways| of(&ways.agent)));
+        let mut ledger = BTreeMap::new();
+        for (name, n) in rounds.iter().flat_map(|ways| &ways.agent.ledger) {
+            *ledger.entry(name.clone()).or_insert(0) += n;
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bytes of memory")]
+        let agent = WithAgent {
+            measured: all(|ways| Some(ways.agent.measured)).unwrap_or_default(),
+            agent_cpu: figure(|agent| agent.agent_cpu),
+            agent_resident_bytes: figure(|agent| agent.agent_resident_bytes as f64) as u64,
+            ledger,
+        };
+        let (none, empty) = (all(|ways| Some(ways.none)), all(|ways| Some(ways.empty)));
+        let ways = Ways {
+            none: none.unwrap_or_default(),
+            empty: empty.unwrap_or_default(),
+            agent,
+            other: all(|ways| ways.other),
+        };
+        Self { asked_per_second, ways }
     }
-}
-
-fn median<T>(values: impl Iterator<Item = T>, by: impl Fn(&T) -> f64) -> T {
-    let mut values: Vec<T> = values.collect();
-    values.sort_by(|a, b| by(a).total_cmp(&by(b)));
-    let middle = values.len() / 2;
-    values.swap_remove(middle)
 }
 
 /// A step with the agent.
@@ -120,7 +140,7 @@ pub struct WithAgent {
     pub agent_cpu: f64,
     /// Resident memory of the agent at the end of the step.
     pub agent_resident_bytes: u64,
-    /// What the ledger counted in this step.
+    /// What the ledger counted in this step, in all rounds.
     pub ledger: BTreeMap<String, u64>,
 }
 
@@ -169,6 +189,8 @@ pub fn measure(arguments: &CapacityArgs) -> anyhow::Result<Results> {
         ring_bytes: arguments.ring_size,
         seconds: arguments.seconds,
         rounds: arguments.rounds,
+        server_cpus: arguments.server_cpus.clone(),
+        agent_cpus: arguments.agent_cpus.clone(),
         other: arguments.other.clone(),
         cells,
     })
@@ -182,11 +204,11 @@ fn measure_cell(
     level: CapacityLevel,
 ) -> anyhow::Result<Cell> {
     let url = server.url(transport, body);
-    let most = load(server, &url, None, arguments.seconds)?.per_second;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "requests a second are few")]
-    let rates: Vec<Option<u64>> = (arguments.steps.iter())
-        .map(|share| (*share < 100).then_some((most as u64 * u64::from(*share) / 100).max(1)))
-        .collect();
+    let most = load(server, &url, None, arguments.seconds)?.per_second as u64;
+    let shares: BTreeSet<u32> = arguments.steps.iter().copied().collect();
+    let rate = |share: u32| (share < 100).then_some((most * u64::from(share) / 100).max(1));
+    let rates: Vec<Option<u64>> = shares.into_iter().map(rate).collect();
     let rounds = (0..arguments.rounds)
         .map(|_| measure_round(arguments, server, &url, level, &rates))
         .collect::<anyhow::Result<Vec<_>>>()?;
@@ -203,7 +225,7 @@ fn measure_cell(
         ended_by: String::new(),
     };
     for (at, rate) in rates.into_iter().enumerate() {
-        let step = Step::of_rounds(rate, rounds.iter().map(|round| &round[at]));
+        let step = Step::of_rounds(rate, &rounds.iter().map(|round| &round[at]).collect::<Vec<_>>());
         if cell.ended_by.is_empty() {
             cell.ended_by = ends(&step.ways.none, &step.ways.agent);
             if cell.ended_by.is_empty() {
@@ -240,7 +262,7 @@ fn measure_round(
     let other = match &arguments.other {
         None => vec![None; rates.len()],
         Some(command) => {
-            let _running = Other::start(command)?;
+            let _running = Other::start(command, arguments.agent_cpus.as_deref())?;
             each()?.into_iter().map(Some).collect()
         }
     };
@@ -275,14 +297,24 @@ impl Cell {
     }
 
     /// Bytes a second that went into rings at the highest step without loss.
-    fn ring_bytes_per_second(&self, seconds: u32) -> f64 {
+    fn ring_bytes_per_second(&self, seconds: u32, rounds: u32) -> f64 {
         let carried = self.steps.iter().map(|step| &step.ways.agent).filter(|agent| agent.lost() == 0);
         let bytes = |agent: &WithAgent| agent.ledger.get("kernel_captured_bytes").copied().unwrap_or(0) as f64;
-        carried.map(bytes).fold(0.0, f64::max) / f64::from(seconds + 1)
+        carried.map(bytes).fold(0.0, f64::max) / f64::from((seconds + 1) * rounds)
     }
 }
 
 impl Results {
+    /// On which processors what ran.
+    pub fn places(&self) -> String {
+        if self.server_cpus.is_none() && self.agent_cpus.is_none() {
+            return "Server, load and agent share the processors.".into();
+        }
+        let of = |cpus: &Option<String>| cpus.clone().unwrap_or_else(|| "all".into());
+        let (server, agent) = (of(&self.server_cpus), of(&self.agent_cpus));
+        format!("Processors of server and load: {server}; of the agent: {agent}.")
+    }
+
     /// One sentence: what this host carries, and which ring size to set.
     pub fn verdict(&self) -> String {
         let slowest = self.cells.iter().min_by(|a, b| a.carries_per_second.total_cmp(&b.carries_per_second));
@@ -291,7 +323,8 @@ impl Results {
         let name = |cell: &Cell| format!("{} with bodies of {} B at {}", cell.transport, cell.body_bytes, cell.level);
         let lost = self.cells.iter().any(|cell| cell.ended_by.contains("lost, by the ledger"));
         // A ring that holds a quarter of a second rides out what a busy machine does to its reader.
-        let busiest = self.cells.iter().map(|cell| cell.ring_bytes_per_second(self.seconds)).fold(0.0, f64::max);
+        let busiest =
+            self.cells.iter().map(|cell| cell.ring_bytes_per_second(self.seconds, self.rounds)).fold(0.0, f64::max);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bytes of a quarter of a second")]
         let wanted = ((busiest / 4.0) as u64).next_power_of_two().clamp(8 << 20, 1 << 30);
         let wanted = if lost { wanted.max(u64::from(self.ring_bytes) * 2).min(1 << 30) } else { wanted };
