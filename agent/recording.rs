@@ -13,7 +13,7 @@ mod seal;
 mod write;
 
 pub use read::{RecordedProcesses, Recording, RecordingError};
-pub use redact::{NoBodies, Redactor};
+pub use redact::Redactor;
 pub use write::Recorder;
 
 /// What a process row's payload says, as JSON.

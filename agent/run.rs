@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use ringtap_batch::{
     budget::{Budgets, Memory},
     ids::Ids,
+    interest::NoBodies,
     ledger::Ledger,
     process::Processes,
     shard::Context,
@@ -23,7 +24,7 @@ use crate::{
     pipeline::{Out, Pipeline},
     probe::kernel::{Kernel, Settings},
     process::ProcessTable,
-    recording::{NoBodies, Recorder, Redactor},
+    recording::{Recorder, Redactor},
     sink::{Patience, console::Console, delivery::Delivery},
 };
 

@@ -38,6 +38,20 @@ impl Interest for Everything {
     }
 }
 
+/// Of bodies nothing is.
+#[derive(Debug)]
+pub struct NoBodies;
+
+impl Interest for NoBodies {
+    fn wants_bodies(&self) -> bool {
+        false
+    }
+
+    fn can_want_bodies(&self, _row: &RowFields<'_>) -> bool {
+        false
+    }
+}
+
 /// Asks about an exchange that makes the only row of a batch.
 pub(crate) fn ask(interest: &dyn Interest, batch: &arrow_array::RecordBatch, stage: crate::capture::Stage) -> bool {
     Transactions::of(batch).is_none_or(|t| interest.can_want_bodies(&RowFields::early(&t, 0, stage)))

@@ -9,10 +9,8 @@ use std::{collections::HashMap, fmt::Write as _, net::SocketAddr, sync::Arc};
 
 use arrow_array::{Array as _, RecordBatch, StringArray, cast::AsArray as _};
 use ringtap_batch::{
-    capture::RowFields,
     clock::WallOffset,
     events,
-    interest::Interest,
     ring::{
         abi::{Endpoints, Kind, LostEnd, Record, Totals, flag, shard_of},
         records::RecordsBuilder,
@@ -58,19 +56,6 @@ const ROWS_MAX: u64 = 1 << 10;
 /// Connections that are followed at most.
 const OPEN_MAX: usize = 131_072;
 
-/// Nobody wants a body here: the kernel may keep it.
-pub struct NoBodies;
-
-impl Interest for NoBodies {
-    fn wants_bodies(&self) -> bool {
-        false
-    }
-
-    fn can_want_bodies(&self, _row: &RowFields<'_>) -> bool {
-        false
-    }
-}
-
 /// Parses, masks, and writes with a [`Recorder`].
 pub struct Redactor {
     shards: Vec<Shard>,
@@ -95,7 +80,7 @@ struct Written {
 }
 
 impl Redactor {
-    /// `context` should have [`NoBodies`] for its interest, and report connections.
+    /// `context` should have `NoBodies` for its interest, and report connections.
     #[must_use]
     pub fn new(context: &Arc<Context>, shards: u32, recorder: Recorder) -> Self {
         let shards = (0..shards).map(|index| Shard::one_of(context.clone(), index, shards)).collect();

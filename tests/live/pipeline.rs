@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::{
     agent::{Agent, config, ledger},
     need_root,
-    programs::{client, free_port, nginx, python_server, serve},
+    programs::{SmallDisk, client, free_port, nginx, python_server, serve},
 };
 
 const LARGE: u64 = 256 << 20;
@@ -183,19 +183,11 @@ fn large_payloads_are_borrowed() -> anyhow::Result<()> {
 fn a_full_disk_is_counted() -> anyhow::Result<()> {
     need_root!();
     let server = python_server(false)?;
-    let disk = tempfile::tempdir()?;
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"])
-        .arg(disk.path())
-        .status()
-        .is_ok_and(|status| status.success());
-    if !mounted {
+    let Some(disk) = SmallDisk::mount("256k")? else {
         crate::skip("a_full_disk_is_counted", "no file system can be mounted here");
         return Ok(());
-    }
-    let result = fill(&server, disk.path());
-    Command::new("umount").arg(disk.path()).status()?;
-    result
+    };
+    fill(&server, disk.path())
 }
 
 fn fill(server: &crate::programs::Server, disk: &Path) -> anyhow::Result<()> {

@@ -86,6 +86,30 @@ pub fn certificate(folder: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
     Ok((cert, key))
 }
 
+/// A file system of a few pages, for the time of the value.
+pub struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    /// `None` where none can be mounted.
+    pub fn mount(size: &str) -> anyhow::Result<Option<Self>> {
+        let folder = tempfile::tempdir()?;
+        let mut command = Command::new("mount");
+        command.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(folder.path());
+        Ok(command.status().is_ok_and(|status| status.success()).then_some(Self(folder)))
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // What holds it open keeps it until it ends.
+        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+    }
+}
+
 /// The Python server, over TLS or plain.
 pub fn python_server(tls: bool) -> anyhow::Result<Server> {
     let (folder, port) = (tempfile::tempdir()?, free_port()?);

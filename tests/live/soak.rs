@@ -14,7 +14,7 @@ use anyhow::{Context as _, ensure};
 use crate::{
     agent::{Agent, Finished, config, ledger},
     need_root,
-    programs::{Server, nginx},
+    programs::{Server, SmallDisk, nginx},
 };
 
 /// Exchanges, unless `RINGTAP_SOAK` asks for another number.
@@ -30,19 +30,11 @@ const KEPT_ALIVE: u64 = 100_000;
 #[test]
 fn faults_leave_a_balanced_ledger() -> anyhow::Result<()> {
     need_root!();
-    let disk = tempfile::tempdir()?;
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
-        .arg(disk.path())
-        .status()
-        .is_ok_and(|status| status.success());
-    if !mounted {
+    let Some(disk) = SmallDisk::mount("1m")? else {
         crate::skip("faults_leave_a_balanced_ledger", "no file system can be mounted here");
         return Ok(());
-    }
-    let result = nginx(false, false).and_then(|server| soak(&server, disk.path()));
-    Command::new("umount").arg(disk.path()).status()?;
-    result
+    };
+    soak(&nginx(false, false)?, disk.path())
 }
 
 fn soak(server: &Server, disk: &Path) -> anyhow::Result<()> {

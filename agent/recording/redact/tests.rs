@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use ringtap_batch::{
     budget::{Budgets, Memory},
     ids::Ids,
-    interest::Everything,
+    interest::{Everything, Interest, NoBodies},
     ledger::Ledger,
     process::{Process, Processes},
 };
