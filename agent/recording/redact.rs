@@ -154,39 +154,20 @@ impl Redactor {
             None => self.begin(t, row),
         };
         let [start, end] = [t.start_ns, t.end_ns].map(|column| nanoseconds(column.value(row)));
-        let answered = t.first_byte_ns.is_valid(row);
-        let request = Half {
-            line: request_line(t, row),
-            headers: Transactions::headers(t.request_headers, row).collect(),
-            host: host(t.authority.value(row)),
-            size: t.request_body_size.value(row).min(ROW_MAX * ROWS_MAX),
-            complete: text(t.request_cut, row) != Some("incomplete"),
-            bodiless: false,
-            missing: missing(t, row, "request"),
-        };
+        let (request, response) = (Half::request(t, row), Half::response(t, row));
         let requests = to.requests;
         self.half(&mut to, requests, [start, start], &request);
-        if answered {
-            let response = Half {
-                line: format!("HTTP/1.1 {} {MASK}", t.status.value(row)),
-                headers: Transactions::headers(t.response_headers, row).collect(),
-                host: "",
-                size: t.response_body_size.value(row).min(ROW_MAX * ROWS_MAX),
-                complete: text(t.response_cut, row) != Some("incomplete"),
-                bodiless: t.method.value(row).eq_ignore_ascii_case("HEAD") || matches!(t.status.value(row), 204 | 304),
-                missing: missing(t, row, "response"),
-            };
-            let first = if t.first_byte_ns.is_valid(row) { nanoseconds(t.first_byte_ns.value(row)) } else { end };
-            self.half(&mut to, 1 - requests, [first, end], &response);
+        if let Some((first, response)) = &response {
+            self.half(&mut to, 1 - requests, [*first, end], response);
         } else if let (_, lost @ 1..) = missing(t, row, "response") {
             self.gap(&mut to, 1 - requests, end, (flag::UNCAPTURED, lost));
         }
         // What comes behind something incomplete, or into a tunnel, must not be taken for a part of it.
-        let whole =
-            request.complete && text(t.response_cut, row) != Some("incomplete") && t.damage(row).next().is_none();
+        let whole = request.complete && response.as_ref().is_some_and(|(_, response)| response.complete);
+        let whole = whole && t.damage(row).next().is_none();
         let status = t.status.value(row);
         let tunnel = status == 101 || t.method.value(row).eq_ignore_ascii_case("CONNECT");
-        if answered && whole && !tunnel {
+        if whole && !tunnel {
             self.keep(id, layer, to, end);
             return;
         }
@@ -194,7 +175,7 @@ impl Redactor {
             layers[layer] = None;
         }
         // Without an answer only 499 says that the connection has ended.
-        if answered || status == 499 {
+        if response.is_some() || status == 499 {
             self.end(&to, end);
         }
     }
@@ -322,7 +303,35 @@ struct Half<'a> {
     missing: (u32, u64),
 }
 
-impl Half<'_> {
+impl<'a> Half<'a> {
+    fn request(t: &Transactions<'a>, row: usize) -> Self {
+        Self {
+            line: request_line(t, row),
+            headers: Transactions::headers(t.request_headers, row).collect(),
+            host: host(t.authority.value(row)),
+            size: t.request_body_size.value(row).min(ROW_MAX * ROWS_MAX),
+            complete: text(t.request_cut, row) != Some("incomplete"),
+            bodiless: false,
+            missing: missing(t, row, "request"),
+        }
+    }
+
+    /// The time of the first byte, and what came; `None`: no answer was seen.
+    fn response(t: &Transactions<'a>, row: usize) -> Option<(u64, Self)> {
+        let first = t.first_byte_ns.is_valid(row).then(|| nanoseconds(t.first_byte_ns.value(row)))?;
+        let status = t.status.value(row);
+        let response = Self {
+            line: format!("HTTP/1.1 {status} {MASK}"),
+            headers: Transactions::headers(t.response_headers, row).collect(),
+            host: "",
+            size: t.response_body_size.value(row).min(ROW_MAX * ROWS_MAX),
+            complete: text(t.response_cut, row) != Some("incomplete"),
+            bodiless: t.method.value(row).eq_ignore_ascii_case("HEAD") || matches!(status, 204 | 304),
+            missing: missing(t, row, "response"),
+        };
+        Some((first, response))
+    }
+
     fn head(&self) -> String {
         let mut head = format!("{}\r\n", self.line);
         for (name, value) in &self.headers {
