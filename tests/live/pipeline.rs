@@ -12,20 +12,24 @@ use serde_json::Value;
 use crate::{
     agent::{Agent, config, ledger},
     need_root,
-    programs::{SmallDisk, client, free_port, nginx, python_server, serve},
+    programs::{Server, SmallDisk, client, free_port, nginx, python_server, serve},
 };
 
 const LARGE: u64 = 256 << 20;
+
+fn server_of_a_large_file() -> anyhow::Result<Server> {
+    let (folder, port) = (tempfile::tempdir()?, free_port()?);
+    File::create(folder.path().join("large"))?.set_len(LARGE)?;
+    let mut server = Command::new("python3");
+    server.args(["-m", "http.server", "--bind", "127.0.0.1", &port.to_string()]).current_dir(folder.path());
+    serve(server, port, Some(folder))
+}
 
 /// A large download at level summary: nearly all of it stays in the kernel, its true size is told, nothing is damaged.
 #[test]
 fn a_large_download_stays_in_the_kernel() -> anyhow::Result<()> {
     need_root!();
-    let (folder, port) = (tempfile::tempdir()?, free_port()?);
-    File::create(folder.path().join("large"))?.set_len(LARGE)?;
-    let mut server = Command::new("python3");
-    server.args(["-m", "http.server", "--bind", "127.0.0.1", &port.to_string()]).current_dir(folder.path());
-    let server = serve(server, port, None)?;
+    let server = server_of_a_large_file()?;
     let agent = Agent::start(&config("egress", "").replace("level: full", "level: summary"))?;
     let url = format!("http://127.0.0.1:{}/large", server.port);
     let status = Command::new("curl").args(["-sS", "-o", "/dev/null", &url]).status()?;
@@ -47,11 +51,7 @@ fn a_large_download_stays_in_the_kernel() -> anyhow::Result<()> {
 #[test]
 fn a_body_beyond_its_limit_is_skipped() -> anyhow::Result<()> {
     need_root!();
-    let (folder, port) = (tempfile::tempdir()?, free_port()?);
-    File::create(folder.path().join("large"))?.set_len(LARGE)?;
-    let mut server = Command::new("python3");
-    server.args(["-m", "http.server", "--bind", "127.0.0.1", &port.to_string()]).current_dir(folder.path());
-    let server = serve(server, port, None)?;
+    let server = server_of_a_large_file()?;
     let command = Command::new(env!("CARGO_BIN_EXE_ringtap"));
     let agent = Agent::start_with(&config("egress", ""), &["--http-buffer-size", "100kb"], command)?;
     let url = format!("http://127.0.0.1:{}/large", server.port);
@@ -190,7 +190,7 @@ fn a_full_disk_is_counted() -> anyhow::Result<()> {
     fill(&server, disk.path())
 }
 
-fn fill(server: &crate::programs::Server, disk: &Path) -> anyhow::Result<()> {
+fn fill(server: &Server, disk: &Path) -> anyhow::Result<()> {
     let text = config("egress", "").replace("FOLDER/objects", &disk.join("objects").display().to_string());
     let agent = Agent::start(&text)?;
     let url = format!("http://127.0.0.1:{}", server.port);

@@ -1,7 +1,10 @@
 //! Scenarios on a connection: each says what happens and what must come of it.
 
 use super::*;
-use crate::Role;
+use crate::{
+    Role,
+    exchange::{Damage, Exchange, Request, Response},
+};
 
 /// What the process at one end sees, in order.
 enum Event<'a> {

@@ -1,0 +1,118 @@
+//! The requests of a connection.
+
+use super::{Connection, Pending, Protocol, State};
+use crate::{
+    body::{self, Fed, Framing},
+    exchange::{Cause, Damage, Exchange, Observer, Part, Request, Times},
+    head,
+};
+
+impl Connection {
+    pub(super) fn feed_request(&mut self, mut bytes: &[u8], time: u64, out: &mut dyn Observer) {
+        if matches!(self.request.state, State::Seek) && !self.found(Part::Request, bytes) {
+            return;
+        }
+        while !bytes.is_empty() && !self.is_opaque() {
+            match &mut self.request.state {
+                State::Seek => return,
+                State::Head(_) => {
+                    let Some(parsed) = self.take_head(Part::Request, &mut bytes, time) else { return };
+                    let Some(parsed) = head::parse_request(&parsed) else {
+                        self.lose_place(Part::Request, Cause::Malformed);
+                        return;
+                    };
+                    self.begin_request(parsed, time, out);
+                    self.feed_held(false, out);
+                }
+                State::Body(_) => match self.feed_body(Part::Request, &mut bytes, out) {
+                    Fed::NeedMore => {}
+                    Fed::End(trailers) => {
+                        if let Some(pending) = self.pending.back_mut().filter(|p| !p.request_done) {
+                            pending.exchange.request.head.trailers = trailers;
+                        }
+                        self.end_request(time);
+                    }
+                    Fed::Malformed => {
+                        self.lose_place(Part::Request, Cause::Malformed);
+                        return;
+                    }
+                },
+            }
+        }
+    }
+
+    /// A head is complete: the exchange begins.
+    pub(super) fn begin_request(&mut self, parsed: head::RequestHead, time: u64, out: &mut dyn Observer) {
+        self.protocol = Protocol::Http1;
+        if matches!(self.response.state, State::Seek) {
+            // A client that does not pipeline sends the next request only when it has the response: what was lost of
+            // the responses cannot belong to this one.
+            self.give_up_pending(time);
+        }
+        // Bodies are cut at the budget; only heads can exceed it by so much.
+        let heads_max = self.limits.connection.saturating_add(self.limits.head);
+        if self.pending.len() >= self.limits.pipeline || self.kept > heads_max {
+            self.give_up_connection(time);
+            return;
+        }
+        self.pipelined |= self.has_unanswered() && self.response.is_between_messages();
+        let announced = body::of_request(&parsed.head);
+        let mut damage = Vec::new();
+        let at = self.offset_of(Part::Request);
+        if announced.ambiguous {
+            damage.push(Damage { cause: Cause::AmbiguousLength, part: Part::Request, start: at, end: at });
+        }
+        if self.request.lost && !self.late {
+            damage.push(Damage { cause: Cause::Resync, part: Part::Request, start: at, end: at });
+        }
+        let over = announced.framing.is_over();
+        let times = Times { request_start: self.request.started, request_end: time, response_start: None, end: time };
+        let request = Request { method: parsed.method, target: parsed.target, head: parsed.head, ..Request::default() };
+        let exchange = Exchange { request, times, damage, ..Exchange::default() };
+        let mut pending = Pending { counted: exchange.kept_bytes(), exchange, ..Pending::default() };
+        self.kept += pending.counted;
+        if self.limits.is_large(announced.framing.announced()) {
+            self.kept -= pending.ask(Part::Request, out);
+        }
+        self.pending.push_back(pending);
+        // Until-close does not exist for requests; servers take such a request as one without a body.
+        self.request.state = match announced.framing {
+            Framing::UntilClose => State::Body(Framing::Length(0)),
+            framing => State::Body(framing),
+        };
+        if over || matches!(self.request.state, State::Body(Framing::Length(0))) {
+            self.end_request(time);
+        }
+    }
+
+    pub(super) fn end_request(&mut self, time: u64) {
+        self.request.state = State::Head(Vec::new());
+        self.request.lost = false;
+        if let Some(pending) = self.pending.back_mut().filter(|p| !p.request_done) {
+            pending.request_done = true;
+            pending.exchange.request.body.complete = true;
+            pending.exchange.times.request_end = time;
+        }
+    }
+
+    /// The exchanges so far can get no response any more.
+    pub(super) fn give_up_pending(&mut self, time: u64) {
+        for pending in &mut self.pending {
+            pending.request_done = true;
+            if !pending.response_done {
+                pending.response_done = true;
+                pending.exchange.times.end = time;
+            }
+        }
+    }
+
+    /// More requests wait than can be kept: nothing that follows could be paired with certainty.
+    pub(super) fn give_up_connection(&mut self, time: u64) {
+        let at = self.offset_of(Part::Request);
+        for pending in &mut self.pending {
+            pending.exchange.damaged(Damage { cause: Cause::Limit, part: Part::Response, start: at, end: at });
+        }
+        self.give_up_pending(time);
+        self.protocol = Protocol::Other;
+    }
+}
