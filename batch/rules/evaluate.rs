@@ -1,10 +1,10 @@
 //! Three-valued evaluation of an expression for one row of fields.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, cmp::Ordering};
 
 use crate::{
+    expression::{Expression, Node, Operand},
     lexer::Operator,
-    parser::{Expression, Node, Operand},
     value::Value,
 };
 
@@ -31,7 +31,7 @@ pub struct EvaluationError {
 pub type Outcome = Result<bool, EvaluationError>;
 
 /// Why a part of an expression has no value.
-enum NoValue {
+pub(crate) enum NoValue {
     Missing(EvaluationError),
     /// The row can still change it.
     Pending,
@@ -61,21 +61,13 @@ impl Expression {
     }
 }
 
-fn evaluate(node: &Node, row: &impl Fields) -> Result<bool, NoValue> {
+/// What a part of an expression comes to in a row.
+pub(crate) fn evaluate(node: &Node, row: &impl Fields) -> Result<bool, NoValue> {
     match node {
-        // The side that decides wins over an error, or what is not known yet, on the other one.
-        Node::And(left, right) => match evaluate(left, row) {
-            Ok(false) => Ok(false),
-            Ok(true) => evaluate(right, row),
-            Err(left) => both(left, &evaluate(right, row), false),
-        },
-        Node::Or(left, right) => match evaluate(left, row) {
-            Ok(true) => Ok(true),
-            Ok(false) => evaluate(right, row),
-            Err(left) => both(left, &evaluate(right, row), true),
-        },
+        Node::And(nodes) => join(nodes, row, true),
+        Node::Or(nodes) => join(nodes, row, false),
         Node::Not(inner) => evaluate(inner, row).map(|truth| !truth),
-        Node::Macro(inner) => evaluate(inner, row),
+        Node::Truth(Operand::Macro(inner)) => evaluate(inner, row),
         Node::Truth(operand) => value(operand, row).map(|value| value.is_true()),
         Node::Compare(left, operator, right) => {
             let (left, right) = (value(left, row)?, value(right, row)?);
@@ -84,13 +76,21 @@ fn evaluate(node: &Node, row: &impl Fields) -> Result<bool, NoValue> {
     }
 }
 
-/// The left side has no value: the right one decides if it can; what is pending stays so.
-fn both(left: NoValue, right: &Result<bool, NoValue>, decides: bool) -> Result<bool, NoValue> {
-    match right {
-        Ok(truth) if *truth == decides => Ok(decides),
-        Err(NoValue::Pending) => Err(NoValue::Pending),
-        _ => Err(left),
+/// All of them (`and`) or any (`or`). The part that decides wins over an error, or what is not known yet, on the others;
+/// what is pending wins over an error, since it can still decide.
+fn join(nodes: &[Node], row: &impl Fields, neutral: bool) -> Result<bool, NoValue> {
+    let mut without: Option<NoValue> = None;
+    for node in nodes {
+        match evaluate(node, row) {
+            Ok(truth) if truth != neutral => return Ok(truth),
+            Ok(_) => {}
+            Err(NoValue::Pending) => without = Some(NoValue::Pending),
+            Err(missing) => {
+                without.get_or_insert(missing);
+            }
+        }
     }
+    without.map_or(Ok(neutral), Err)
 }
 
 fn value<'a>(operand: &'a Operand, row: &'a impl Fields) -> Result<Cow<'a, Value<'a>>, NoValue> {
@@ -105,146 +105,24 @@ fn value<'a>(operand: &'a Operand, row: &'a impl Fields) -> Result<Cow<'a, Value
             let values: Result<Vec<_>, _> = items.iter().map(|item| value(item, row).map(Cow::into_owned)).collect();
             Ok(Cow::Owned(Value::Array(values?)))
         }
-        Operand::StartsWith(arguments) => {
-            let (text, prefix) = (value(&arguments.0, row)?, value(&arguments.1, row)?);
-            Ok(Cow::Owned(Value::Bool(text.print().starts_with(&prefix.print()))))
+        Operand::Call(function, arguments) => {
+            let arguments: Result<Vec<_>, _> = arguments.iter().map(|argument| value(argument, row)).collect();
+            Ok(Cow::Owned(function.call(&arguments?)))
         }
+        Operand::Macro(inner) => evaluate(inner, row).map(|truth| Cow::Owned(Value::Bool(truth))),
     }
 }
 
 fn compare(left: &Value<'_>, operator: Operator, right: &Value<'_>) -> bool {
-    let ordered = |accept: fn(f64, f64) -> bool| match (left.number(), right.number()) {
-        (Some(a), Some(b)) => accept(a, b),
-        _ => false,
-    };
+    let ordered = |accept: fn(Ordering) -> bool| left.order(right).is_some_and(accept);
     match operator {
         Operator::Eq | Operator::Matches => left.equals(right),
         Operator::Ne => left.differs(right),
-        Operator::Gt => ordered(|a, b| a > b),
-        Operator::Ge => ordered(|a, b| a >= b),
-        Operator::Lt => ordered(|a, b| a < b),
-        Operator::Le => ordered(|a, b| a <= b),
+        Operator::Gt => ordered(Ordering::is_gt),
+        Operator::Ge => ordered(Ordering::is_ge),
+        Operator::Lt => ordered(Ordering::is_lt),
+        Operator::Le => ordered(Ordering::is_le),
         Operator::Contains => left.contains(right),
-        Operator::In => match right {
-            Value::Array(items) => items.iter().any(|item| item.equals(left)),
-            range => left.equals(range),
-        },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Rules;
-
-    /// Fields as `name=value` lines, typed by how the value looks.
-    struct Row(Vec<(&'static str, Value<'static>)>);
-
-    impl Fields for Row {
-        fn field(&self, name: &str) -> Option<Value<'_>> {
-            self.0.iter().find(|(n, _)| *n == name).map(|(_, value)| value.clone())
-        }
-    }
-
-    fn row() -> Row {
-        Row(vec![
-            ("http.res.status", Value::Int(503)),
-            ("http.req.method", Value::text("POST")),
-            ("http.req.path", Value::text("/api/v1/items")),
-            ("http.req.headers.x-api-key", Value::text("k")),
-            ("dst.ip", Value::Ip("10.1.2.3".parse().expect("an address"))),
-            ("tags", Value::Texts(vec!["env:prod".into(), "bin:curl".into()])),
-            ("empty", Value::text("")),
-        ])
-    }
-
-    /// Every case of `tests/rules/*.txt`: `expression => true | false | error FIELD | refused TEXT`.
-    #[test]
-    fn text_cases() {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/rules");
-        let macros =
-            [("is_error", "http.res.status >= 400 && http.res.status < 600"), ("is_post", "http.req.method == 'POST'")];
-        let rules = Rules::new(macros).expect("the macros parse");
-        let mut cases = 0;
-        for file in std::fs::read_dir(folder).expect("there are cases") {
-            let path = file.expect("readable").path();
-            let text = std::fs::read_to_string(&path).expect("readable");
-            for line in text.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty()) {
-                let (expression, expected) = line.rsplit_once("=>").expect("each case has an outcome");
-                let outcome = match rules.compile(expression.trim()) {
-                    Err(error) => format!("refused {}", error.message),
-                    Ok(expression) => match expression.evaluate(&row()) {
-                        Ok(truth) => truth.to_string(),
-                        Err(error) => format!("error {}", error.field),
-                    },
-                };
-                assert!(outcome.starts_with(expected.trim()), "{}: {expression}=> {outcome}", path.display());
-                cases += 1;
-            }
-        }
-        assert!(cases > 50, "only {cases} cases ran");
-    }
-
-    /// A row of which some fields are still to come.
-    struct Partial(Row, &'static [&'static str]);
-
-    impl Fields for Partial {
-        fn field(&self, name: &str) -> Option<Value<'_>> {
-            self.0.field(name)
-        }
-
-        fn is_pending(&self, name: &str) -> bool {
-            self.1.contains(&name)
-        }
-    }
-
-    /// What is answered early stays the answer, whatever comes; what is not certain is not answered.
-    #[test]
-    fn early_answers_are_final() {
-        let partial = Partial(row(), &["http.res.status"]);
-        let rules = Rules::default();
-        let early = |text| rules.compile(text).expect("it parses").evaluate_early(&partial);
-        assert_eq!(early("http.res.status >= 500"), None);
-        assert_eq!(early("http.req.method == 'GET' and http.res.status >= 500"), Some(Ok(false)));
-        assert_eq!(early("http.res.status >= 500 and http.req.method == 'GET'"), Some(Ok(false)));
-        assert_eq!(early("http.res.status >= 500 or http.req.method == 'POST'"), Some(Ok(true)));
-        assert_eq!(early("not (http.res.status >= 500)"), None);
-        assert_eq!(early("missing == 1 or http.res.status >= 500"), None);
-        assert_eq!(early("http.res.status >= 500 and missing == 1"), None);
-        assert!(matches!(early("missing == 1"), Some(Err(_))));
-    }
-
-    #[test]
-    fn errors_show_the_place() {
-        let error = Rules::default().compile("a == 1 and\n b > 'x'").expect_err("a text is no number");
-        assert_eq!((error.line, error.column), (2, 6));
-        assert!(error.to_string().ends_with("\n   b > 'x'\n       ^"), "{error}");
-    }
-
-    #[test]
-    fn circular_macros_are_refused() {
-        let (name, error) = Rules::new([("a", "b()"), ("b", "a() or x")]).expect_err("a circle");
-        assert_eq!(name, "a");
-        assert!(error.message.contains("cannot call themselves"), "{}", error.message);
-    }
-
-    #[test]
-    fn mixed_operators_are_noticed() {
-        let mixed = |text| Rules::default().compile(text).expect("it parses").mixes_and_with_or();
-        assert!(mixed("a and b or c"));
-        assert!(!mixed("a and (b or c)"));
-        assert!(!mixed("a and b and c"));
-    }
-
-    /// Whatever bytes are given, parsing ends.
-    #[test]
-    fn noise_is_refused_not_feared() {
-        let deep = "(".repeat(10_000);
-        let long = "a or ".repeat(100_000);
-        for text in
-            ["", "(", ")", "a ==", "== a", "[", "/", "'", "a in []", "\u{0}", "é", "1..2", "--", "/*", &deep, &long]
-        {
-            assert!(Rules::default().compile(text).is_err(), "{text:.20}");
-        }
+        Operator::In => left.is_in(right),
     }
 }

@@ -1,13 +1,14 @@
 //! Tokens. The longest match wins; of equal lengths the earlier class in the list below.
 
-use std::{borrow::Cow, net::IpAddr};
+use std::{borrow::Cow, net::IpAddr, ops::Range};
 
 use regex::RegexBuilder;
 
-use crate::value::{Cidr, Value};
+use crate::value::{Cidr, Mac, Value};
 
-/// A regular expression's compiled size at most.
+/// A regular expression's compiled size at most, and how many one expression may hold.
 const REGEX_BYTES_MAX: usize = 1 << 20;
+const REGEXES_MAX: usize = 64;
 
 #[derive(Debug, Clone)]
 pub(crate) enum Token {
@@ -68,18 +69,25 @@ const SYMBOLS: [(&str, Token); 18] = [
     ("≠", Token::Operator(Operator::Ne)),
 ];
 
-/// Splits a whole expression; each token with the place where it begins.
-pub(crate) fn tokens(text: &str) -> Result<Vec<(usize, Token)>, LexError> {
-    let mut tokens = Vec::new();
+/// Splits a whole expression; each token with its place.
+pub(crate) fn tokens(text: &str) -> Result<Vec<(Range<usize>, Token)>, LexError> {
+    let (mut tokens, mut regexes) = (Vec::new(), 0);
     let mut at = 0;
     loop {
         at = skip_blank(text, at)?;
         if at == text.len() {
-            tokens.push((at, Token::End));
+            tokens.push((at..at, Token::End));
             return Ok(tokens);
         }
         let (len, token) = next(&text[at..]).map_err(|message| LexError { at, message })?;
-        tokens.push((at, token));
+        regexes += usize::from(matches!(token, Token::Literal(Value::Regex(_))));
+        if regexes > REGEXES_MAX {
+            return Err(LexError {
+                at,
+                message: format!("more than {REGEXES_MAX} regular expressions in one expression"),
+            });
+        }
+        tokens.push((at..at + len, token));
         at += len;
     }
 }
@@ -108,7 +116,9 @@ fn next(text: &str) -> Result<(usize, Token), String> {
         '|' if !text.starts_with("||") => return regex(text, '|'),
         _ => {}
     }
-    let word_len = text.find(|c: char| !(c.is_ascii_alphanumeric() || "_.-:/".contains(c))).unwrap_or(text.len());
+    let sign = usize::from(first == '+');
+    let part = |c: char| c.is_ascii_alphanumeric() || "_.-:/".contains(c);
+    let word_len = text[sign..].find(|c| !part(c)).map_or(text.len(), |end| sign + end);
     if let Some(found) = word(&text[..word_len], &text[word_len..]) {
         return found;
     }
@@ -128,7 +138,7 @@ fn word(word: &str, rest: &str) -> Option<Result<(usize, Token), String>> {
     };
     let name = prefix(word, |c| c.is_ascii_alphanumeric() || c == '_');
     let begins_name = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-    let sign = usize::from(word.starts_with('-'));
+    let sign = usize::from(word.starts_with(['-', '+']));
     let digits = prefix(&word[sign..], |c| c.is_ascii_digit()).len();
     let addressed = prefix(word, |c| c.is_ascii_hexdigit() || ".:".contains(c));
     let masked = prefix(word, |c| c.is_ascii_hexdigit() || ".:/".contains(c));
@@ -177,7 +187,8 @@ fn keyword(word: &str) -> Option<Token> {
 
 /// A leading zero makes the number octal.
 fn int(text: &str) -> Result<Token, String> {
-    let (negative, digits) = text.strip_prefix('-').map_or((false, text), |digits| (true, digits));
+    let negative = text.starts_with('-');
+    let digits = text.trim_start_matches(['-', '+']);
     let octal = digits.len() > 1 && digits.starts_with('0');
     let value = i128::from_str_radix(digits, if octal { 8 } else { 10 })
         .map_err(|_| format!("`{text}` is not a number{}", if octal { ": a leading 0 makes it octal" } else { "" }))?;
@@ -220,19 +231,14 @@ fn decode_hex(text: &str) -> Option<Vec<u8>> {
     digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
-/// A quoted text; one that reads as an address or a range is that.
+/// A quoted text; one that reads as an address, a range or a hardware address is that.
 fn string(text: &str, quote: char) -> Result<(usize, Token), String> {
     let mut value = String::new();
     let mut chars = text.char_indices().skip(1);
     while let Some((at, c)) = chars.next() {
         match c {
             c if c == quote => {
-                let literal = match (value.parse::<IpAddr>(), Cidr::parse(&value)) {
-                    (Ok(ip), _) => Value::Ip(ip),
-                    (_, Some(cidr)) => Value::Cidr(cidr),
-                    _ => Value::Text(Cow::Owned(value)),
-                };
-                return Ok((at + 1, Token::Literal(literal)));
+                return Ok((at + 1, Token::Literal(typed(value))));
             }
             '\\' => {
                 let (_, escaped) = chars.next().ok_or("this text has no end")?;
@@ -242,6 +248,18 @@ fn string(text: &str, quote: char) -> Result<(usize, Token), String> {
         }
     }
     Err("this text has no end".into())
+}
+
+fn typed(text: String) -> Value<'static> {
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        Value::Ip(ip)
+    } else if let Some(range) = Cidr::parse(&text) {
+        Value::Cidr(range)
+    } else if let Some(mac) = Mac::parse(&text) {
+        Value::Mac(mac)
+    } else {
+        Value::Text(Cow::Owned(text))
+    }
 }
 
 fn unescape(escaped: char, chars: &mut impl Iterator<Item = (usize, char)>) -> Result<char, String> {
@@ -254,6 +272,11 @@ fn unescape(escaped: char, chars: &mut impl Iterator<Item = (usize, char)>) -> R
         'f' => return Ok('\x0c'),
         'v' => return Ok('\x0b'),
         '\\' | '"' | '\'' => return Ok(escaped),
+        '0'..='7' => {
+            let rest: String = chars.take(2).map(|(_, c)| c).collect();
+            let value = u32::from_str_radix(&format!("{escaped}{rest}"), 8).ok().filter(|_| rest.len() == 2);
+            return value.and_then(char::from_u32).ok_or_else(|| format!("`\\{escaped}{rest}` is no character"));
+        }
         'x' => 2,
         'u' => 4,
         'U' => 8,

@@ -1,16 +1,19 @@
 //! From tokens to expressions. `or` binds tighter than `and`, as existing configurations assume.
 
-use std::collections::HashMap;
+use std::ops::Range;
 
 use crate::{
-    lexer::{self, LexError, Operator, Token},
+    expression::{Expression, Node, Operand, Size},
+    functions::{FUNCTIONS, Function},
+    lexer::{Operator, Token},
+    macros::{Macro, Rules},
     value::Value,
 };
 
-/// Length of an expression at most, in bytes.
-const LENGTH_MAX: usize = 16 * 1024;
-/// Nesting of parentheses, negations and macros at most.
-const DEPTH_MAX: usize = 64;
+/// Nesting of parentheses, negations, calls and macros at most.
+pub(crate) const DEPTH_MAX: usize = 64;
+/// Parts of an expression at most, macros put in: macros that call macros would grow without end.
+const NODES_MAX: usize = 20_000;
 
 /// Why an expression cannot be used. Its text shows the line with a caret under the place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,148 +29,60 @@ pub struct ParseError {
 }
 
 impl ParseError {
-    fn new(text: &str, at: usize, message: impl Into<String>) -> Self {
+    pub(crate) fn new(text: &str, at: usize, message: impl Into<String>) -> Self {
         let before = &text[..at];
         let start = before.rfind('\n').map_or(0, |newline| newline + 1);
         Self {
             line: before.matches('\n').count() + 1,
             column: before[start..].chars().count() + 1,
             message: message.into(),
-            source_line: text[start..].lines().next().unwrap_or_default().to_owned(),
+            // A tab is as wide as the caret's line needs it.
+            source_line: text[start..].lines().next().unwrap_or_default().replace('\t', " "),
         }
     }
 }
 
-/// A checked expression, macros put in.
-#[derive(Debug, Clone)]
-pub struct Expression {
-    pub(crate) root: Node,
-    mixed: bool,
-}
-
-impl Expression {
-    /// Whether it mixes `and` with `or` without parentheses, which reads differently here than in most languages.
-    #[must_use]
-    pub fn mixes_and_with_or(&self) -> bool {
-        self.mixed
-    }
-}
-
-#[derive(Debug, Clone)]
-pub(crate) enum Node {
-    And(Box<Node>, Box<Node>),
-    Or(Box<Node>, Box<Node>),
-    Not(Box<Node>),
-    Compare(Operand, Operator, Operand),
-    Truth(Operand),
-    /// A macro, put in whole.
-    Macro(Box<Node>),
-}
-
-#[derive(Debug, Clone)]
-pub(crate) enum Operand {
-    Literal(Value<'static>),
-    Field(String),
-    /// An array literal that names fields.
-    Array(Vec<Operand>),
-    StartsWith(Box<(Operand, Operand)>),
-}
-
-/// Macros by name; compiles the rules that use them.
-#[derive(Debug, Default)]
-pub struct Rules {
-    macros: HashMap<String, Expression>,
-}
-
-impl Rules {
-    /// Takes the macros in any order.
-    ///
-    /// # Errors
-    ///
-    /// Name and error of the first macro that does not parse, is named twice or like a function, or calls itself.
-    pub fn new<'a>(macros: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, (String, ParseError)> {
-        let mut sources: HashMap<&str, &str> = HashMap::new();
-        for (name, text) in macros {
-            let clash = match name {
-                "starts_with" | "zone" | "in_zone" => Some("is the name of a function"),
-                _ if sources.insert(name, text).is_some() => Some("is defined twice"),
-                _ => None,
-            };
-            if let Some(clash) = clash {
-                return Err((name.to_owned(), ParseError::new(text, 0, format!("the macro `{name}` {clash}"))));
-            }
-        }
-        let mut rules = Self::default();
-        let mut names: Vec<&str> = sources.keys().copied().collect();
-        names.sort_unstable();
-        for name in names {
-            rules.define(name, &sources, &mut Vec::new()).map_err(|error| (name.to_owned(), error))?;
-        }
-        Ok(rules)
-    }
-
-    fn define<'a>(
-        &mut self,
-        name: &'a str,
-        sources: &HashMap<&'a str, &'a str>,
-        open: &mut Vec<&'a str>,
-    ) -> Result<(), ParseError> {
-        let text = sources[name];
-        if open.contains(&name) {
-            let circle = open.join("()` calls `");
-            return Err(ParseError::new(
-                text,
-                0,
-                format!("`{circle}()` calls `{name}()`: macros cannot call themselves"),
-            ));
-        }
-        if self.macros.contains_key(name) {
-            return Ok(());
-        }
-        open.push(name);
-        for called in called_functions(text) {
-            if let Some((&called, _)) = sources.get_key_value(called.as_str()) {
-                self.define(called, sources, open)?;
-            }
-        }
-        open.pop();
-        let expression = self.compile(text)?;
-        self.macros.insert(name.to_owned(), expression);
-        Ok(())
-    }
-
-    /// Parses and checks an expression.
-    ///
-    /// # Errors
-    ///
-    /// The place and what is wrong there.
-    pub fn compile(&self, text: &str) -> Result<Expression, ParseError> {
-        if text.len() > LENGTH_MAX {
-            return Err(ParseError::new("", 0, format!("the expression is longer than {LENGTH_MAX} bytes")));
-        }
-        let tokens = lexer::tokens(text).map_err(|LexError { at, message }| ParseError::new(text, at, message))?;
-        let mut parser = Parser { rules: self, text, tokens, next: 0, depth: 0, mixed: false };
-        let root = parser.all()?;
-        Ok(Expression { root, mixed: parser.mixed })
-    }
-}
-
-fn called_functions(text: &str) -> Vec<String> {
-    let tokens = lexer::tokens(text).unwrap_or_default();
-    let name = |(_, token)| if let Token::Function(name) = token { Some(name) } else { None };
-    tokens.into_iter().filter_map(name).collect()
-}
-
-struct Parser<'a> {
+pub(crate) struct Parser<'a> {
     rules: &'a Rules,
     text: &'a str,
-    tokens: Vec<(usize, Token)>,
+    tokens: Vec<(Range<usize>, Token)>,
     next: usize,
     depth: usize,
-    mixed: bool,
+    deepest: usize,
+    nodes: usize,
+    /// Where parentheses would have to stand to be read alike everywhere.
+    groups: Vec<(usize, &'static str)>,
 }
 
-impl Parser<'_> {
+type Parsed<T> = Result<T, ParseError>;
+
+impl<'a> Parser<'a> {
+    pub(crate) fn new(rules: &'a Rules, text: &'a str, tokens: Vec<(Range<usize>, Token)>) -> Self {
+        Self { rules, text, tokens, next: 0, depth: 0, deepest: 0, nodes: 0, groups: Vec::new() }
+    }
+
+    pub(crate) fn parse(mut self) -> Parsed<Expression> {
+        let root = self.conjunction()?;
+        match self.peek() {
+            Token::End => {}
+            Token::Close => return self.error("this parenthesis was never opened"),
+            Token::Not => return self.error("`not` stands in front of a whole comparison: write `not x in y`"),
+            Token::Operator(_) => return self.error("a comparison cannot be compared: put `and` or `or` between"),
+            _ => return self.error("expected an operator, `and` or `or` here"),
+        }
+        let grouping = self.grouping();
+        Ok(Expression::new(root, Size { nodes: self.nodes, depth: self.deepest }, grouping))
+    }
+
+    fn grouping(&mut self) -> Option<String> {
+        self.groups.sort_unstable_by_key(|(at, _)| *at);
+        let mut text = self.text.to_owned();
+        for (at, parenthesis) in self.groups.iter().rev() {
+            text.insert_str(*at, parenthesis);
+        }
+        (!self.groups.is_empty()).then(|| text.trim().to_owned())
+    }
+
     fn peek(&self) -> &Token {
         &self.tokens[self.next].1
     }
@@ -178,11 +93,20 @@ impl Parser<'_> {
         token
     }
 
-    fn error<T>(&self, message: impl Into<String>) -> Result<T, ParseError> {
-        Err(ParseError::new(self.text, self.tokens[self.next].0, message))
+    fn at(&self) -> usize {
+        self.tokens[self.next].0.start
     }
 
-    fn expect(&mut self, matches: impl Fn(&Token) -> bool, what: &str) -> Result<(), ParseError> {
+    /// Behind the token before the next one.
+    fn end(&self) -> usize {
+        self.tokens[self.next.max(1) - 1].0.end
+    }
+
+    fn error<T>(&self, message: impl Into<String>) -> Parsed<T> {
+        Err(ParseError::new(self.text, self.at(), message))
+    }
+
+    fn expect(&mut self, matches: impl Fn(&Token) -> bool, what: &str) -> Parsed<()> {
         if !matches(self.peek()) {
             return self.error(format!("expected {what}"));
         }
@@ -190,45 +114,50 @@ impl Parser<'_> {
         Ok(())
     }
 
-    fn all(&mut self) -> Result<Node, ParseError> {
-        let node = self.conjunction()?;
-        match self.peek() {
-            Token::End => Ok(node),
-            Token::Close => self.error("this parenthesis was never opened"),
-            _ => self.error("expected an operator, `and` or `or` here"),
-        }
-    }
-
-    fn conjunction(&mut self) -> Result<Node, ParseError> {
-        let (mut node, mut mixed) = self.disjunction()?;
-        let mut ands = false;
-        while matches!(self.peek(), Token::And) {
-            self.take();
-            let (right, with_or) = self.disjunction()?;
-            (ands, mixed) = (true, mixed || with_or);
-            node = Node::And(Box::new(node), Box::new(right));
-        }
-        self.mixed |= ands && mixed;
-        Ok(node)
-    }
-
-    /// The second value says whether an `or` stood at this level.
-    fn disjunction(&mut self) -> Result<(Node, bool), ParseError> {
-        let mut node = self.negation()?;
-        let mut ors = false;
-        while matches!(self.peek(), Token::Or) {
-            self.take();
-            ors = true;
-            node = Node::Or(Box::new(node), Box::new(self.negation()?));
-        }
-        Ok((node, ors))
-    }
-
-    fn negation(&mut self) -> Result<Node, ParseError> {
-        self.depth += 1;
-        if self.depth > DEPTH_MAX {
+    fn grow(&mut self, nodes: usize, depth: usize) -> Parsed<()> {
+        self.nodes = self.nodes.saturating_add(nodes);
+        self.deepest = self.deepest.max(self.depth + depth);
+        if self.deepest > DEPTH_MAX {
             return self.error(format!("nested deeper than {DEPTH_MAX}"));
         }
+        if self.nodes > NODES_MAX {
+            return self.error(format!("more than {NODES_MAX} parts, with macros put in"));
+        }
+        Ok(())
+    }
+
+    fn conjunction(&mut self) -> Parsed<Node> {
+        let (mut parts, mut spans) = (Vec::new(), Vec::new());
+        loop {
+            let start = self.at();
+            let (part, joined) = self.disjunction()?;
+            spans.extend((joined > 1).then(|| (start, self.end())));
+            parts.push(part);
+            if !matches!(self.peek(), Token::And) {
+                break;
+            }
+            self.take();
+        }
+        if parts.len() > 1 {
+            self.groups.extend(spans.into_iter().flat_map(|(start, end)| [(start, "("), (end, ")")]));
+        }
+        Ok(one_or(parts, Node::And))
+    }
+
+    /// The second value says how many parts `or` joins at this level.
+    fn disjunction(&mut self) -> Parsed<(Node, usize)> {
+        let mut parts = vec![self.negation()?];
+        while matches!(self.peek(), Token::Or) {
+            self.take();
+            parts.push(self.negation()?);
+        }
+        let joined = parts.len();
+        Ok((one_or(parts, Node::Or), joined))
+    }
+
+    fn negation(&mut self) -> Parsed<Node> {
+        self.depth += 1;
+        self.grow(1, 0)?;
         let node = match self.peek() {
             Token::Not => {
                 self.take();
@@ -246,29 +175,27 @@ impl Parser<'_> {
         Ok(node)
     }
 
-    fn predicate(&mut self) -> Result<Node, ParseError> {
-        if let Token::Function(name) = self.peek().clone()
-            && let Some(expression) = self.rules.macros.get(&name)
-        {
-            self.take();
-            self.expect(|t| matches!(t, Token::Close), "`)`: macros take no arguments")?;
-            return Ok(Node::Macro(Box::new(expression.root.clone())));
-        }
+    fn predicate(&mut self) -> Parsed<Node> {
+        let left_at = self.next;
         let left = self.operand()?;
         let Token::Operator(operator) = *self.peek() else { return Ok(Node::Truth(left)) };
         self.take();
-        let at = self.next;
+        let right_at = self.next;
+        if operator == Operator::In && matches!(self.peek(), Token::Not) {
+            return self.error("write `not x in y`");
+        }
         let right = self.operand()?;
-        self.check(&left, operator, &right, at)?;
+        self.check(&left, operator, &right, [left_at, right_at])?;
         Ok(Node::Compare(left, operator, right))
     }
 
     /// Which operands an operator takes.
-    fn check(&mut self, left: &Operand, operator: Operator, right: &Operand, at: usize) -> Result<(), ParseError> {
+    fn check(&mut self, left: &Operand, operator: Operator, right: &Operand, at: [usize; 2]) -> Parsed<()> {
         let number = |o: &Operand| matches!(o, Operand::Field(_) | Operand::Literal(Value::Int(_) | Value::Float(_)));
         let fault = match operator {
             Operator::Gt | Operator::Ge | Operator::Lt | Operator::Le if !number(left) || !number(right) => {
-                "inequalities compare numbers and fields: write the number without quotes"
+                self.next = if number(left) { at[1] } else { at[0] };
+                return self.error("inequalities compare numbers and fields: write the number without quotes");
             }
             Operator::Matches if !matches!(right, Operand::Literal(Value::Regex(_))) => {
                 "expected a regular expression such as /^a.*z$/ or |^a.*z$|"
@@ -280,11 +207,12 @@ impl Parser<'_> {
             }
             _ => return Ok(()),
         };
-        self.next = at;
+        self.next = at[1];
         self.error(fault)
     }
 
-    fn operand(&mut self) -> Result<Operand, ParseError> {
+    fn operand(&mut self) -> Parsed<Operand> {
+        self.grow(1, 0)?;
         match self.peek().clone() {
             Token::Literal(value) => {
                 self.take();
@@ -297,6 +225,9 @@ impl Parser<'_> {
             Token::OpenArray => self.array(),
             Token::Function(name) => self.call(&name),
             Token::End => self.error("the expression ends where a value or a field is expected"),
+            Token::Operator(Operator::In) if self.next > 0 && matches!(self.tokens[self.next - 1].1, Token::Not) => {
+                self.error("write `not x in y`")
+            }
             Token::Operator(_) | Token::And | Token::Or => {
                 self.error("expected a value or a field before this operator")
             }
@@ -304,7 +235,7 @@ impl Parser<'_> {
         }
     }
 
-    fn array(&mut self) -> Result<Operand, ParseError> {
+    fn array(&mut self) -> Parsed<Operand> {
         self.take();
         let mut items = Vec::new();
         loop {
@@ -315,8 +246,8 @@ impl Parser<'_> {
             match self.take() {
                 Token::Comma => {}
                 Token::CloseArray => break,
-                _ => {
-                    self.next -= 1;
+                other => {
+                    self.next -= usize::from(!matches!(other, Token::End));
                     return self.error("expected `,` or `]`");
                 }
             }
@@ -325,18 +256,40 @@ impl Parser<'_> {
         Ok(literals.collect::<Option<Vec<_>>>().map_or(Operand::Array(items), |v| Operand::Literal(Value::Array(v))))
     }
 
-    fn call(&mut self, name: &str) -> Result<Operand, ParseError> {
-        if name != "starts_with" {
-            let known = self.rules.macros.keys().map(|m| format!("`{m}()`")).chain(["`starts_with(a, b)`".into()]);
-            let mut known: Vec<String> = known.collect();
-            known.sort_unstable();
-            return self.error(format!("`{name}` is neither a macro nor a function; there are {}", known.join(", ")));
+    fn call(&mut self, name: &str) -> Parsed<Operand> {
+        if let Some(Macro { root, size }) = self.rules.get(name) {
+            self.grow(size.nodes, size.depth)?;
+            self.take();
+            self.expect(|t| matches!(t, Token::Close), "`)`: macros take no arguments")?;
+            return Ok(Operand::Macro(root.clone()));
         }
+        let Some((function, form)) = Function::named(name) else {
+            let macros = self.rules.names().into_iter().map(|name| format!("`{name}()`"));
+            let functions = FUNCTIONS.iter().map(|(.., form)| format!("`{form}`"));
+            let known: Vec<String> = macros.chain(functions).collect();
+            return self.error(format!("`{name}` is neither a macro nor a function; there are {}", known.join(", ")));
+        };
         self.take();
-        let value = self.operand()?;
-        self.expect(|t| matches!(t, Token::Comma), "`,`: starts_with takes two arguments")?;
-        let prefix = self.operand()?;
-        self.expect(|t| matches!(t, Token::Close), "`)`: starts_with takes two arguments")?;
-        Ok(Operand::StartsWith(Box::new((value, prefix))))
+        self.depth += 1;
+        let mut arguments = Vec::new();
+        for at in 0..function.arguments() {
+            if at > 0 {
+                self.expect(|t| matches!(t, Token::Comma), &format!("`,`: it is `{form}`"))?;
+            }
+            arguments.push(self.operand()?);
+        }
+        self.expect(|t| matches!(t, Token::Close), &format!("`)`: it is `{form}`"))?;
+        self.depth -= 1;
+        Ok(Operand::Call(function, arguments))
+    }
+}
+
+fn one_or(mut nodes: Vec<Node>, many: fn(Vec<Node>) -> Node) -> Node {
+    match (nodes.len(), nodes.pop()) {
+        (1, Some(node)) => node,
+        (_, last) => {
+            nodes.extend(last);
+            many(nodes)
+        }
     }
 }
