@@ -26,14 +26,14 @@ impl Default for Budgets {
 #[derive(Debug)]
 pub struct Memory {
     kept: AtomicUsize,
-    budget: usize,
+    budget: AtomicUsize,
 }
 
 impl Memory {
     /// Nothing is kept yet.
     #[must_use]
     pub fn new(budget: usize) -> Self {
-        Self { kept: AtomicUsize::new(0), budget }
+        Self { kept: AtomicUsize::new(0), budget: AtomicUsize::new(budget) }
     }
 
     /// Bytes that are kept.
@@ -45,7 +45,12 @@ impl Memory {
     /// Bytes that may be kept.
     #[must_use]
     pub fn budget(&self) -> usize {
-        self.budget
+        self.budget.load(Ordering::Relaxed)
+    }
+
+    /// Sets what may be kept from now on.
+    pub fn set_budget(&self, budget: usize) {
+        self.budget.store(budget, Ordering::Relaxed);
     }
 
     /// Takes note that somebody who kept `before` bytes keeps `now`.
@@ -60,7 +65,7 @@ impl Memory {
     /// Keeps `bytes` more, if there is room for them.
     #[must_use]
     pub fn take(&self, bytes: usize) -> bool {
-        let room = |kept: usize| kept.checked_add(bytes).filter(|kept| *kept <= self.budget);
+        let room = |kept: usize| kept.checked_add(bytes).filter(|kept| *kept <= self.budget());
         self.kept.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok()
     }
 }

@@ -167,6 +167,15 @@ impl Connection {
         }
     }
 
+    /// What every event says of the connection as `key:value`.
+    pub(crate) fn tags(&self, endpoint: &str, protocol: &str) -> Vec<String> {
+        let ip = self.remote().map(|ip| ip.to_string()).unwrap_or_default();
+        let binary = self.process.as_deref().map_or("", Process::binary);
+        let host = if endpoint == ip { "" } else { endpoint };
+        let named = [("bin", binary), ("host", host), ("ip", &ip), ("protocol", protocol)];
+        named.into_iter().filter(|(_, value)| !value.is_empty()).map(|(key, value)| format!("{key}:{value}")).collect()
+    }
+
     /// Whether nothing more can come.
     pub(crate) fn is_over(&self, now_ns: u64) -> bool {
         match self.closed {

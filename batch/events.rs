@@ -1,16 +1,16 @@
 //! Events: batches whose column names are the paths of their fields.
 //!
 //! A column `summary.request_method` is the field `request_method` of the object `summary`. The JSON form nests by the
-//! dots; OTLP keeps the flat names. Null cells and empty texts are left out of both. The schema's metadata names the
-//! event's type.
+//! dots; OTLP keeps the flat names. Null cells and empty texts are left out of both, and so are columns whose name begins
+//! with `_`: they are about the record. The schema's metadata names the event's type.
 
 use std::{collections::HashMap, sync::Arc};
 
 use arrow_array::{
     Array, ArrayRef, RecordBatch,
-    builder::{BooleanBuilder, Int64Builder, ListBuilder, StringBuilder, TimestampNanosecondBuilder},
+    builder::{BooleanBuilder, Float64Builder, Int64Builder, ListBuilder, StringBuilder, TimestampNanosecondBuilder},
     cast::AsArray,
-    types::{Int64Type, TimestampNanosecondType},
+    types::{Float64Type, Int64Type, TimestampNanosecondType},
 };
 use arrow_schema::{DataType, Field, Schema};
 use ringtap_ring::abi::Endpoints;
@@ -31,6 +31,12 @@ pub enum Column {
     Texts,
     /// `Timestamp(ns, UTC)`; RFC 3339 in JSON.
     Time,
+    /// `Float64`.
+    Float,
+    /// `List<Utf8>` of `key:value`, written as an object whose members are lists.
+    Tags,
+    /// `List<Utf8>` of `key:value`, written as an object whose members are texts.
+    Texted,
 }
 
 /// The columns of one type of event.
@@ -44,6 +50,13 @@ pub struct EventSchema {
 
 /// Key of the schema's metadata under which the event's type stands.
 pub const EVENT_TYPE: &str = "event.type";
+
+/// Keys of a column's metadata, there if the column holds tags of either form.
+const TAGS: &str = "tags";
+const TEXTED: &str = "texted";
+
+/// Name of the column that holds the `traceparent` of the request, if it had one.
+pub const TRACEPARENT: &str = "_traceparent";
 
 /// A value for a column.
 #[derive(Debug, Clone)]
@@ -62,6 +75,8 @@ pub enum Cell<'a> {
     Texts(Vec<String>),
     /// Nanoseconds since 1970.
     Time(i64),
+    /// Other number.
+    Float(f64),
 }
 
 impl<'a> From<Option<&'a str>> for Cell<'a> {
@@ -77,6 +92,7 @@ enum Builder {
     Bool(BooleanBuilder),
     Texts(ListBuilder<StringBuilder>),
     Time(TimestampNanosecondBuilder),
+    Float(Float64Builder),
 }
 
 /// Rows that a batch has room for from the start: most are small, and all wait in queues that count their bytes.
@@ -98,7 +114,8 @@ impl EventsBuilder {
             Column::Text => Builder::Text(StringBuilder::with_capacity(ROWS, ROWS * 16)),
             Column::Int => Builder::Int(Int64Builder::with_capacity(ROWS)),
             Column::Bool => Builder::Bool(BooleanBuilder::with_capacity(ROWS)),
-            Column::Texts => {
+            Column::Float => Builder::Float(Float64Builder::with_capacity(ROWS)),
+            Column::Texts | Column::Tags | Column::Texted => {
                 Builder::Texts(ListBuilder::with_capacity(StringBuilder::with_capacity(ROWS, ROWS * 16), ROWS))
             }
             Column::Time => Builder::Time(TimestampNanosecondBuilder::with_capacity(ROWS).with_timezone("UTC")),
@@ -136,6 +153,8 @@ impl EventsBuilder {
                 (Builder::Texts(b), Cell::Null) => b.append(false),
                 (Builder::Time(b), Cell::Time(at)) => b.append_value(*at),
                 (Builder::Time(b), Cell::Null) => b.append_null(),
+                (Builder::Float(b), Cell::Float(n)) => b.append_value(*n),
+                (Builder::Float(b), Cell::Null) => b.append_null(),
                 (_, cell) => panic!("{cell:?} is not of its column's type in {}", self.schema.event_type),
             }
         }
@@ -158,10 +177,18 @@ impl EventsBuilder {
                 Builder::Bool(mut b) => Arc::new(b.finish()),
                 Builder::Texts(mut b) => Arc::new(b.finish()),
                 Builder::Time(mut b) => Arc::new(b.finish()),
+                Builder::Float(mut b) => Arc::new(b.finish()),
             })
             .collect();
-        let field =
-            |((name, _), array): (&(&str, Column), &ArrayRef)| Field::new(*name, array.data_type().clone(), true);
+        let field = |((name, column), array): (&(&str, Column), &ArrayRef)| {
+            let field = Field::new(*name, array.data_type().clone(), true);
+            let form = match column {
+                Column::Tags => TAGS,
+                Column::Texted => TEXTED,
+                _ => return field,
+            };
+            field.with_metadata(HashMap::from([(form.to_owned(), String::new())]))
+        };
         let fields: Vec<Field> = self.schema.columns.iter().zip(&arrays).map(field).collect();
         let metadata = HashMap::from([(EVENT_TYPE.to_owned(), self.schema.event_type.to_owned())]);
         let schema = Schema::new_with_metadata(fields, metadata);
@@ -176,7 +203,7 @@ pub fn event_type(batch: &RecordBatch) -> &str {
 }
 
 /// A cell that is there.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Present<'a> {
     /// Text.
     Text(&'a str),
@@ -188,17 +215,29 @@ pub enum Present<'a> {
     Texts(Vec<&'a str>),
     /// Nanoseconds since 1970.
     Time(i64),
+    /// Other number.
+    Float(f64),
+    /// Values by key, in the order in which keys were met first.
+    Tags(Vec<(&'a str, Vec<&'a str>)>),
+    /// Texts by key.
+    Texted(Vec<(&'a str, &'a str)>),
 }
 
 /// Paths and values of a row, without what is null, and without the bytes of objects.
 pub fn row(batch: &RecordBatch, row: usize) -> impl Iterator<Item = (&str, Present<'_>)> {
-    let columns = batch.schema_ref().fields().iter().zip(batch.columns());
+    let columns =
+        batch.schema_ref().fields().iter().zip(batch.columns()).filter(|(field, _)| !field.name().starts_with('_'));
     let shown = move |(_, column): &(_, &ArrayRef)| column.is_valid(row) && column.data_type() != &DataType::BinaryView;
     columns.filter(shown).map(move |(field, column)| {
         let value = match column.data_type() {
             DataType::Utf8 => Present::Text(column.as_string::<i32>().value(row)),
             DataType::Int64 => Present::Int(column.as_primitive::<Int64Type>().value(row)),
             DataType::Boolean => Present::Bool(column.as_boolean().value(row)),
+            DataType::Float64 => Present::Float(column.as_primitive::<Float64Type>().value(row)),
+            DataType::List(_) if field.metadata().contains_key(TEXTED) => {
+                Present::Texted(texts(column, row).into_iter().filter_map(|tag| tag.split_once(':')).collect())
+            }
+            DataType::List(_) if field.metadata().contains_key(TAGS) => Present::Tags(by_key(texts(column, row))),
             DataType::List(_) => Present::Texts(texts(column, row)),
             _ => Present::Time(column.as_primitive::<TimestampNanosecondType>().value(row)),
         };
@@ -211,6 +250,24 @@ fn texts(column: &ArrayRef, row: usize) -> Vec<&str> {
     let at = |i: usize| usize::try_from(list.value_offsets()[i]).expect("offsets are not negative");
     let values = list.values().as_string::<i32>();
     (at(row)..at(row + 1)).map(|i| values.value(i)).collect()
+}
+
+fn by_key<'a>(tags: Vec<&'a str>) -> Vec<(&'a str, Vec<&'a str>)> {
+    let mut keys: Vec<(&'a str, Vec<&'a str>)> = Vec::new();
+    for (key, value) in tags.into_iter().filter_map(|tag| tag.split_once(':')) {
+        match keys.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, values)) => values.push(value),
+            None => keys.push((key, vec![value])),
+        }
+    }
+    keys
+}
+
+/// The `traceparent` of the request that an event is about.
+#[must_use]
+pub fn traceparent(batch: &RecordBatch, row: usize) -> Option<&str> {
+    let column = batch.column_by_name(TRACEPARENT)?.as_string_opt::<i32>()?;
+    column.is_valid(row).then(|| column.value(row))
 }
 
 /// A row as JSON, nested by the dots of its paths.
@@ -260,6 +317,9 @@ impl Serialize for Present<'_> {
             Self::Bool(truth) => serializer.serialize_bool(*truth),
             Self::Texts(texts) => serializer.collect_seq(texts),
             Self::Time(ns) => serializer.serialize_str(&rfc3339(*ns)),
+            Self::Float(n) => serializer.serialize_f64(*n),
+            Self::Texted(keys) => serializer.collect_map(keys.iter().copied()),
+            Self::Tags(keys) => serializer.collect_map(keys.iter().map(|(key, values)| (key, values))),
         }
     }
 }
@@ -274,6 +334,7 @@ pub(crate) struct ConnectionReport<'a> {
     pub(crate) l7_protocol: &'a str,
     pub(crate) tls: bool,
     pub(crate) hostname: &'a str,
+    pub(crate) tags: Vec<String>,
     pub(crate) ends: Option<Endpoints>,
     pub(crate) server: bool,
     pub(crate) process: Option<&'a Process>,
@@ -291,10 +352,7 @@ impl ConnectionReport<'_> {
             ("meta.connectionId", Column::Text),
             ("meta.endpointId", Column::Text),
             ("meta.tlsProbeTypesDetected", Column::Texts),
-            ("tags.bin", Column::Texts),
-            ("tags.host", Column::Texts),
-            ("tags.ip", Column::Texts),
-            ("tags.protocol", Column::Texts),
+            ("tags", Column::Tags),
             ("finalized", Column::Bool),
             ("part", Column::Int),
             ("direction", Column::Text),
@@ -308,12 +366,22 @@ impl ConnectionReport<'_> {
             ("source.user", Column::Text),
             ("source.userId", Column::Int),
             ("source.pid", Column::Int),
+            ("source.container.id", Column::Text),
+            ("source.container.name", Column::Text),
+            ("source.container.image", Column::Text),
+            ("source.container.pod.name", Column::Text),
+            ("source.container.pod.namespace", Column::Text),
             ("destination.address", Column::Text),
             ("destination.hostname", Column::Text),
             ("destination.exe", Column::Text),
             ("destination.user", Column::Text),
             ("destination.userId", Column::Int),
             ("destination.pid", Column::Int),
+            ("destination.container.id", Column::Text),
+            ("destination.container.name", Column::Text),
+            ("destination.container.image", Column::Text),
+            ("destination.container.pod.name", Column::Text),
+            ("destination.container.pod.namespace", Column::Text),
             ("bytesSent", Column::Int),
             ("bytesReceived", Column::Int),
             ("createdAt", Column::Time),
@@ -326,11 +394,10 @@ impl ConnectionReport<'_> {
         let ends = self.ends.as_ref();
         let local = self.local_cells(ends.map_or(Cell::Null, |e| address(e.local(), e.local_port)));
         let remote_address = ends.map_or(Cell::Null, |e| address(e.remote(), e.remote_port));
-        let remote = [remote_address, Cell::Null, Cell::Null, Cell::Null, Cell::Null, Cell::Null];
+        let mut remote = vec![Cell::Null; local.len()];
+        remote[0] = remote_address;
         let (source, destination) = if self.server { (remote, local) } else { (local, remote) };
         let one = |text: &str| if text.is_empty() { Cell::Null } else { Cell::Texts(vec![text.to_owned()]) };
-        let ip = ends.map_or_else(String::new, |e| e.remote().to_string());
-        let host = if self.endpoint_id == ip { "" } else { self.endpoint_id.as_str() };
         let count = |n: u64| {
             if self.finalized { Cell::Int(i64::try_from(n).unwrap_or(i64::MAX)) } else { Cell::Null }
         };
@@ -338,10 +405,7 @@ impl ConnectionReport<'_> {
             Cell::Text(self.connection_id),
             Cell::Text(&self.endpoint_id),
             if self.tls { one("openssl") } else { Cell::Null },
-            one(self.process.map_or("", Process::binary)),
-            one(host),
-            one(&ip),
-            one(self.l7_protocol),
+            Cell::Texts(self.tags.clone()),
             Cell::Bool(self.finalized),
             Cell::Int(self.part),
             Cell::Text(self.direction),
@@ -361,15 +425,21 @@ impl ConnectionReport<'_> {
         cells
     }
 
-    fn local_cells<'a>(&'a self, address: Cell<'a>) -> [Cell<'a>; 6] {
+    fn local_cells<'a>(&'a self, address: Cell<'a>) -> Vec<Cell<'a>> {
         let process = self.process;
-        [
+        let detail = |name| Cell::from(process.and_then(|process| process.detail(name)));
+        vec![
             address,
             Cell::Text(self.hostname),
             process.map(|p| p.exe.as_str()).into(),
             process.and_then(|p| p.user.as_deref()).into(),
             process.and_then(|p| p.uid).map_or(Cell::Null, |uid| Cell::Int(i64::from(uid))),
             Cell::Int(i64::from(self.tgid)),
+            detail("container.id"),
+            detail("container.name"),
+            detail("container.image"),
+            detail("pod.name"),
+            detail("pod.namespace"),
         ]
     }
 }

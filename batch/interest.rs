@@ -1,7 +1,8 @@
 //! Who wants the bodies of exchanges, asked while an exchange is under way.
 
 use crate::{
-    capture::{Capture, Level, RowFields},
+    capture::Capture,
+    fields::{RowFields, Stage},
     transactions::Transactions,
 };
 
@@ -16,11 +17,11 @@ pub trait Interest: Send + Sync {
 
 impl Interest for Capture {
     fn wants_bodies(&self) -> bool {
-        self.can_reach(Level::Full)
+        Capture::wants_bodies(self)
     }
 
     fn can_want_bodies(&self, row: &RowFields<'_>) -> bool {
-        self.can_still_reach(Level::Full, row)
+        Capture::can_want_bodies(self, row)
     }
 }
 
@@ -53,6 +54,6 @@ impl Interest for NoBodies {
 }
 
 /// Asks about an exchange that makes the only row of a batch.
-pub(crate) fn ask(interest: &dyn Interest, batch: &arrow_array::RecordBatch, stage: crate::capture::Stage) -> bool {
+pub(crate) fn ask(interest: &dyn Interest, batch: &arrow_array::RecordBatch, stage: Stage) -> bool {
     Transactions::of(batch).is_none_or(|t| interest.can_want_bodies(&RowFields::early(&t, 0, stage)))
 }

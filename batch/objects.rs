@@ -20,8 +20,9 @@ use arrow_select::filter::filter_record_batch;
 use sha1::{Digest as _, Sha1};
 
 use crate::{
-    capture::{Capture, Level, RowFields, tags},
-    events::{Cell, Column, EventSchema, EventsBuilder},
+    capture::{Decision, Level},
+    events::{Cell, Column, EventSchema, EventsBuilder, TRACEPARENT},
+    grpc::Grpc,
     render::render,
     transactions::{Transactions, text},
 };
@@ -42,6 +43,10 @@ pub const ARTIFACT_SCHEMA: EventSchema = EventSchema {
         ("summary.duration_ms", Column::Int),
         ("summary.direction", Column::Text),
         ("summary.process_exe", Column::Text),
+        ("summary.container_name", Column::Text),
+        ("summary.container_image", Column::Text),
+        ("summary.pod_name", Column::Text),
+        ("summary.pod_namespace", Column::Text),
         ("summary.request_id", Column::Text),
         ("summary.connection_id", Column::Text),
         ("summary.request_method", Column::Text),
@@ -51,39 +56,78 @@ pub const ARTIFACT_SCHEMA: EventSchema = EventSchema {
         ("summary.request_content_type", Column::Text),
         ("summary.response_status", Column::Int),
         ("summary.response_content_type", Column::Text),
+        ("summary.grpc_service", Column::Text),
+        ("summary.grpc_method", Column::Text),
+        ("summary.grpc_status", Column::Int),
+        ("summary.grpc_status_name", Column::Text),
+        (TRACEPARENT, Column::Text),
     ],
 };
 
 /// Lower-case hexadecimal SHA-1.
 #[must_use]
 pub fn digest(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |n: u8| char::from(DIGITS[usize::from(n)]);
-    Sha1::digest(bytes).iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+    hex(&Sha1::digest(bytes))
 }
 
-/// Renders the rows that `capture` wants. `None` if it wants none.
-#[must_use]
-pub fn objects(t: &Transactions<'_>, capture: &Capture) -> Option<RecordBatch> {
-    let mut events = EventsBuilder::new(&ARTIFACT_SCHEMA);
-    let (mut content_types, mut data) = (StringBuilder::new(), BinaryViewBuilder::new());
-    for row in 0..t.rows() {
-        let decision = capture.decide(&RowFields::new(t, row));
-        if decision.level == Level::None {
-            continue;
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |n: u8| char::from(DIGITS[usize::from(n)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+/// Makes an objects batch.
+#[derive(Debug)]
+pub struct ObjectsBuilder {
+    events: EventsBuilder,
+    content_types: StringBuilder,
+    data: BinaryViewBuilder,
+}
+
+impl Default for ObjectsBuilder {
+    fn default() -> Self {
+        Self {
+            events: EventsBuilder::new(&ARTIFACT_SCHEMA),
+            content_types: StringBuilder::new(),
+            data: BinaryViewBuilder::new(),
         }
-        let (bytes, content_type) = render(t, row, decision.level, decision.format);
-        events.push(&artifact_cells(t, row, digest(&bytes)));
-        content_types.append_value(content_type);
-        let len = u32::try_from(bytes.len()).expect("bodies are limited far below 4 GiB");
-        let block = data.append_block(Buffer::from_vec(bytes));
-        data.try_append_view(block, 0, len).expect("the whole of its own block");
     }
-    (events.rows() > 0).then(|| {
-        let extra: [(&str, ArrayRef); 2] =
-            [("content_type", Arc::new(content_types.finish())), ("data", Arc::new(data.finish()))];
-        with_columns(&events.finish(), &extra)
-    })
+}
+
+impl ObjectsBuilder {
+    /// Adds an object of type `kind` about a row.
+    ///
+    /// # Panics
+    ///
+    /// It is larger than 4 GiB; bodies are limited far below.
+    pub fn push(&mut self, t: &Transactions<'_>, row: usize, kind: &str, (bytes, content_type): (Vec<u8>, &str)) {
+        self.events.push(&artifact_cells(t, row, kind, digest(&bytes)));
+        self.content_types.append_value(content_type);
+        let len = u32::try_from(bytes.len()).expect("bodies are limited far below 4 GiB");
+        let block = self.data.append_block(Buffer::from_vec(bytes));
+        self.data.try_append_view(block, 0, len).expect("the whole of its own block");
+    }
+
+    /// The batch; `None` if it is empty.
+    #[must_use]
+    pub fn finish(mut self) -> Option<RecordBatch> {
+        (self.events.rows() > 0).then(|| {
+            let extra: [(&str, ArrayRef); 2] =
+                [("content_type", Arc::new(self.content_types.finish())), ("data", Arc::new(self.data.finish()))];
+            with_columns(&self.events.finish(), &extra)
+        })
+    }
+}
+
+/// Renders the rows that are wanted. `None` if none is.
+#[must_use]
+pub fn objects(t: &Transactions<'_>, decisions: &[Decision]) -> Option<RecordBatch> {
+    let mut made = ObjectsBuilder::default();
+    for (row, decision) in decisions.iter().enumerate().filter(|(_, decision)| decision.level != Level::None) {
+        let kind = if Grpc::of(t, row).is_some() { "grpc_transaction" } else { "http_transaction" };
+        made.push(t, row, kind, render(t, row, decision.level, decision.format));
+    }
+    made.finish()
 }
 
 fn with_columns(batch: &RecordBatch, extra: &[(&str, ArrayRef)]) -> RecordBatch {
@@ -97,21 +141,28 @@ fn with_columns(batch: &RecordBatch, extra: &[(&str, ArrayRef)]) -> RecordBatch 
     RecordBatch::try_new(Arc::new(schema), columns).expect("a value for each row was appended")
 }
 
-fn artifact_cells<'a>(t: &'a Transactions<'a>, row: usize, digest: String) -> Vec<Cell<'a>> {
+fn artifact_cells<'a>(t: &Transactions<'a>, row: usize, kind: &'a str, digest: String) -> Vec<Cell<'a>> {
+    let detail = |name| Cell::from(t.detail(row, name));
+    let grpc = Grpc::of(t, row);
+    let called = |of: fn(&Grpc<'a>) -> &'a str| Cell::from(grpc.as_ref().map(of));
     let header = |column, name| Cell::from(Transactions::header(column, row, name));
     vec![
         Cell::Text(t.connection_id.value(row)),
         Cell::Text(t.endpoint_id.value(row)),
         Cell::Text(t.request_id.value(row)),
         if t.tls.value(row) { Cell::Texts(vec!["openssl".into()]) } else { Cell::Null },
-        Cell::Texts(tags(t, row)),
+        Cell::Texts(t.tags_of(row).map(str::to_owned).collect()),
         Cell::Time(t.end_ns.value(row)),
-        Cell::Text("http_transaction"),
+        Cell::Text(kind),
         Cell::Owned(digest),
         Cell::Null,
         Cell::Int(t.duration_ms(row)),
         Cell::Text(t.direction.value(row)),
         text(t.process_exe, row).into(),
+        detail("container.name"),
+        detail("container.image"),
+        detail("pod.name"),
+        detail("pod.namespace"),
         Cell::Text(t.request_id.value(row)),
         Cell::Text(t.connection_id.value(row)),
         Cell::Text(t.method.value(row)),
@@ -121,6 +172,11 @@ fn artifact_cells<'a>(t: &'a Transactions<'a>, row: usize, digest: String) -> Ve
         header(t.request_headers, "content-type"),
         Cell::Int(t.status.value(row).into()),
         header(t.response_headers, "content-type"),
+        called(|grpc| grpc.service),
+        called(|grpc| grpc.method),
+        grpc.as_ref().and_then(|grpc| grpc.status).map_or(Cell::Null, |n| Cell::Int(n.into())),
+        called(Grpc::status_name),
+        header(t.request_headers, "traceparent"),
     ]
 }
 

@@ -13,6 +13,11 @@ pub struct Process {
     pub uid: Option<u32>,
     /// User name on this host.
     pub user: Option<String>,
+    /// What else is known, by the names that rules use behind `src.` or `dst.`: `process.env.<NAME>`, `container.id`,
+    /// `container.name`, `container.image`, `container.labels.<k>`, `pod.name`, `pod.namespace`, `pod.labels.<k>`.
+    pub details: Vec<(String, String)>,
+    /// `key:value` tags of the process, from the configuration and from its environment.
+    pub tags: Vec<String>,
     /// Bits of [`ringtap_ring::abi::exclude`]: what the configuration leaves alone.
     pub excluded: u32,
 }
@@ -22,6 +27,12 @@ impl Process {
     #[must_use]
     pub fn binary(&self) -> &str {
         self.exe.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// A detail by its name.
+    #[must_use]
+    pub fn detail(&self, name: &str) -> Option<&str> {
+        self.details.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 }
 

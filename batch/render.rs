@@ -5,10 +5,13 @@ use std::{collections::BTreeMap, fmt::Write as _, io};
 use base64_simd::{Out, STANDARD};
 use serde::{Serialize, Serializer};
 use serde_json::ser::Formatter;
+use sha2::{Digest as _, Sha256};
 
 use crate::{
-    capture::{Format, Level, tags},
+    capture::{Format, Level},
     clock::rfc3339,
+    grpc::Grpc,
+    objects::hex,
     transactions::{DamageRow, Transactions, text},
 };
 
@@ -26,11 +29,57 @@ struct Transaction<'a> {
     damage: Vec<Damage<'a>>,
 }
 
+/// The form of a gRPC call.
+#[derive(Serialize)]
+struct Call<'a> {
+    metadata: Metadata<'a>,
+    service: &'a str,
+    method: &'a str,
+    #[serde(flatten)]
+    status: CallStatus<'a>,
+    request: CallPart<'a>,
+    response: CallPart<'a>,
+    transaction_time: String,
+    duration_ms: i64,
+    direction: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    damage: Vec<Damage<'a>>,
+}
+
+#[derive(Serialize, Clone)]
+#[expect(clippy::struct_field_names, reason = "the names of the format")]
+struct CallStatus<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grpc_status: Option<u8>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    grpc_status_name: &'static str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    grpc_message: &'a str,
+}
+
+#[derive(Serialize)]
+struct CallPart<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_type: Option<&'a str>,
+    #[serde(flatten)]
+    status: Option<CallStatus<'a>>,
+    #[serde(flatten)]
+    content: Content<'a>,
+}
+
 #[derive(Serialize)]
 struct Metadata<'a> {
     process_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     process_exe: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container_image: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod_namespace: Option<&'a str>,
     bytes_sent: u64,
     bytes_received: u64,
     request_id: &'a str,
@@ -38,7 +87,7 @@ struct Metadata<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     endpoint_id: &'a str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    tags: Vec<String>,
+    tags: Vec<&'a str>,
     /// `inferred` or `unknown` where the connection was not found from the call itself. Ours.
     #[serde(skip_serializing_if = "Option::is_none")]
     socket: Option<&'a str>,
@@ -81,14 +130,17 @@ struct Content<'a> {
     headers: HeaderMap,
     /// All values of the names that occur more than once. Ours.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    header_values: BTreeMap<String, Vec<String>>,
+    header_list: BTreeMap<String, Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     body: Option<Bytes<'a>>,
-    /// Ours, like the two after it.
+    /// Ours, like the three after it.
     #[serde(skip_serializing_if = "Option::is_none")]
     body_encoding: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     body_size: Option<u64>,
+    /// Of the bytes in `body`, in hexadecimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body_sha256: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     truncated: Option<String>,
 }
@@ -133,7 +185,11 @@ pub fn render(t: &Transactions<'_>, row: usize, level: Level, format: Format) ->
             let bodies = t.request_body.value(row).len() + t.response_body.value(row).len();
             let mut bytes = Vec::with_capacity(1024 + if level == Level::Full { bodies * 4 / 3 } else { 0 });
             let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, BytesAsBase64);
-            transaction(t, row, level).serialize(&mut serializer).expect("texts and numbers always serialize");
+            let written = match Grpc::of(t, row) {
+                None => transaction(t, row, level).serialize(&mut serializer),
+                Some(grpc) => call(t, row, level, &grpc).serialize(&mut serializer),
+            };
+            written.expect("texts and numbers always serialize");
             (bytes, "application/json")
         }
         Format::Text => (as_text(t, row, level).into_bytes(), "text/plain"),
@@ -148,12 +204,16 @@ fn transaction<'a>(t: &'a Transactions<'a>, row: usize, level: Level) -> Transac
         metadata: Metadata {
             process_id: t.process_id.value(row).to_string(),
             process_exe: text(t.process_exe, row),
+            container_name: t.detail(row, "container.name"),
+            container_image: t.detail(row, "container.image"),
+            pod_name: t.detail(row, "pod.name"),
+            pod_namespace: t.detail(row, "pod.namespace"),
             bytes_sent,
             bytes_received,
             request_id: t.request_id.value(row),
             connection_id: t.connection_id.value(row),
             endpoint_id: t.endpoint_id.value(row),
-            tags: tags(t, row),
+            tags: t.tags_of(row).collect(),
             socket: Some(t.socket.value(row)).filter(|socket| *socket != "exact"),
         },
         request: Request {
@@ -178,6 +238,29 @@ fn transaction<'a>(t: &'a Transactions<'a>, row: usize, level: Level) -> Transac
         direction: t.direction.value(row),
         damage: t.damage(row).map(damage).collect(),
     }
+}
+
+fn call<'a>(t: &'a Transactions<'a>, row: usize, level: Level, grpc: &'a Grpc<'a>) -> Call<'a> {
+    let Transaction { metadata, request, response, transaction_time, duration_ms, direction, damage } =
+        transaction(t, row, level);
+    let status =
+        CallStatus { grpc_status: grpc.status, grpc_status_name: grpc.status_name(), grpc_message: &grpc.message };
+    Call {
+        metadata,
+        service: grpc.service,
+        method: grpc.method,
+        status: status.clone(),
+        request: CallPart { content_type: request.content_type, status: None, content: request.content },
+        response: CallPart { content_type: response.content_type, status: Some(status), content: response.content },
+        transaction_time,
+        duration_ms,
+        direction,
+        damage,
+    }
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
 }
 
 fn request_content<'a>(t: &'a Transactions<'a>, row: usize, level: Level) -> Content<'a> {
@@ -219,7 +302,7 @@ impl<'a> Content<'a> {
         }
         self.headers = all.iter().map(|(name, values)| (name.clone(), values.join(", "))).collect();
         all.retain(|_, values| values.len() > 1);
-        self.header_values = all;
+        self.header_list = all;
     }
 
     fn body(&mut self, bytes: &'a [u8], size: u64, cut: Option<&str>) {
@@ -227,6 +310,7 @@ impl<'a> Content<'a> {
             return;
         }
         self.body = (!bytes.is_empty()).then_some(Bytes(bytes));
+        self.body_sha256 = self.body.as_ref().map(|body| sha256(body.0));
         self.body_encoding = self.body.is_some().then_some("base64");
         self.body_size = Some(size);
         self.truncated = cut.map(str::to_owned);
@@ -262,6 +346,12 @@ fn as_text(t: &Transactions<'_>, row: usize, level: Level) -> String {
     line("Request ID", m.request_id);
     line("Bytes", &format!("{} sent, {} received", m.bytes_sent, m.bytes_received));
     line("Socket", m.socket.unwrap_or_default());
+    line("Container", m.container_name.unwrap_or_default());
+    line("Image", m.container_image.unwrap_or_default());
+    line("Pod", &[m.pod_namespace, m.pod_name].into_iter().flatten().collect::<Vec<_>>().join("/"));
+    if let Some(grpc) = Grpc::of(t, row) {
+        line("gRPC", &format!("{}/{} {}", grpc.service, grpc.method, grpc.status_name()));
+    }
     line("Tags", &m.tags.join(", "));
     for d in &transaction.damage {
         line("Damage", &format!("{} of the {}, stream offsets {} to {}", d.cause, d.part, d.start, d.end));

@@ -14,6 +14,9 @@ pub(crate) struct NewRow<'a> {
     pub(crate) exchange: &'a Exchange,
     pub(crate) tls: bool,
     pub(crate) wall: WallOffset,
+    /// Name of the machine, and tags of everything that it captures.
+    pub(crate) host: &'a str,
+    pub(crate) tags: &'a [String],
     pub(crate) request_id: String,
 }
 
@@ -47,7 +50,24 @@ impl NewRow<'_> {
         to.process_exe.append_option(process.map(|p| p.exe.as_str()));
         to.process_user.append_option(process.and_then(|p| p.user.as_deref()));
         to.process_uid.append_option(process.and_then(|p| p.uid));
-        to.endpoint_id.append_value(c.endpoint_id());
+        to.host.append_value(self.host);
+        for (name, value) in process.into_iter().flat_map(|p| &p.details) {
+            to.details.keys().append_value(name);
+            to.details.values().append_value(value);
+        }
+        to.details.append(true).expect("as many names as values");
+        let endpoint = c.endpoint_id();
+        self.push_tags(to, &endpoint);
+        to.endpoint_id.append_value(endpoint);
+    }
+
+    fn push_tags(&self, to: &mut TransactionsBuilder, endpoint: &str) {
+        let process = self.connection.process.as_deref();
+        let own = process.map_or(&[][..], |p| &p.tags);
+        for tag in self.connection.tags(endpoint, "http1").iter().chain(self.tags).chain(own) {
+            to.tags.values().append_value(tag);
+        }
+        to.tags.append(true);
     }
 
     fn push_ends(&self, to: &mut TransactionsBuilder) {

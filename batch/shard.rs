@@ -11,10 +11,10 @@ use ringtap_ring::{
 
 use crate::{
     budget::{Budgets, Memory},
-    capture::Stage,
     clock::WallOffset,
     connections::{Connection, Socket},
     events::{ConnectionReport, EventsBuilder},
+    fields::Stage,
     ids::Ids,
     interest::{self, Interest},
     ledger::Ledger,
@@ -55,6 +55,8 @@ pub struct Context {
     pub interest: Arc<dyn Interest>,
     /// Name of this host, for reports.
     pub hostname: String,
+    /// `key:value` tags of everything.
+    pub tags: Vec<String>,
     /// Whether connections are reported as events.
     pub report_connections: bool,
 }
@@ -105,12 +107,7 @@ impl Shard {
     /// An empty shard that takes only the records whose connections are its own, of so many shards.
     #[must_use]
     pub fn one_of(context: Arc<Context>, index: u32, shards: u32) -> Self {
-        let limits = Limits {
-            body: context.budgets.body,
-            connection: context.budgets.connection,
-            bodies: context.interest.wants_bodies(),
-            ..Limits::default()
-        };
+        let limits = limits_of(&context);
         Self {
             context,
             place: (index, shards),
@@ -127,6 +124,12 @@ impl Shard {
             ended: Vec::new(),
             wall: WallOffset::default(),
         }
+    }
+
+    /// Goes on with what another configuration says; what is under way stays.
+    pub fn reconfigure(&mut self, context: Arc<Context>) {
+        self.limits = limits_of(&context);
+        self.context = context;
     }
 
     /// Connections that are known.
@@ -393,7 +396,8 @@ impl Shard {
             let response = exchange.response.as_mut().map(|r| std::mem::take(&mut r.body.bytes));
             let bodies = [std::mem::take(&mut exchange.request.body.bytes), response.unwrap_or_default()];
             let request_id = self.context.ids.next(self.wall.wall_ns(exchange.times.request_start));
-            NewRow { connection, exchange: &exchange, tls, wall: self.wall, request_id }
+            let Context { hostname, tags, .. } = &*self.context;
+            NewRow { connection, exchange: &exchange, tls, wall: self.wall, host: hostname, tags, request_id }
                 .push(&mut self.transactions, bodies);
         }
         let ledger = &self.context.ledger;
@@ -401,6 +405,15 @@ impl Shard {
         ledger.exchanges_delivered.add(seen - filtered);
         ledger.exchanges_filtered.add(filtered);
         ledger.exchanges_damaged.add(damaged);
+    }
+}
+
+fn limits_of(context: &Context) -> Limits {
+    Limits {
+        body: context.budgets.body,
+        connection: context.budgets.connection,
+        bodies: context.interest.wants_bodies(),
+        ..Limits::default()
     }
 }
 
@@ -441,8 +454,9 @@ impl Observer for Watch<'_> {
         }
         self.connection.note_host(exchange);
         let mut row = TransactionsBuilder::default();
-        let known =
-            NewRow { connection: self.connection, exchange, tls: self.tls, wall: self.wall, request_id: String::new() };
+        let Context { hostname: host, tags, .. } = self.context;
+        let (tls, wall, request_id) = (self.tls, self.wall, String::new());
+        let known = NewRow { connection: self.connection, exchange, tls, wall, host, tags, request_id };
         known.push(&mut row, [Vec::new(), Vec::new()]);
         let stage = if exchange.response.is_some() { Stage::Response } else { Stage::Request };
         interest::ask(self.context.interest.as_ref(), &row.finish(), stage)
@@ -491,6 +505,12 @@ fn report_of<'a>(
         l7_protocol: connection.l7_protocol(),
         tls: connection.layers[1].is_some(),
         hostname: &context.hostname,
+        tags: {
+            let mut tags = connection.tags(&connection.endpoint_id(), connection.l7_protocol());
+            tags.extend(context.tags.iter().cloned());
+            tags.extend(connection.process.iter().flat_map(|p| p.tags.iter().cloned()));
+            tags
+        },
         ends: connection.ends,
         server: connection.role() == Some(Role::Server),
         process: connection.process.as_deref(),

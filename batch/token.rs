@@ -2,6 +2,8 @@
 
 use sha2::{Digest as _, Sha256};
 
+use crate::objects::hex;
+
 /// A credential that was seen.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Token {
@@ -29,11 +31,12 @@ pub(crate) fn find<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Option<Token
         "" if source != "Authorization" => "api_key",
         _ => "other",
     };
-    let hash = Sha256::digest(secret).iter().fold(String::new(), |hash, byte| hash + &format!("{byte:02x}"));
+    let hash = hex(&Sha256::digest(secret));
     Some(Token { mask: mask(secret), hash, source, kind })
 }
 
-fn mask(secret: &str) -> String {
+/// The last characters of a long secret.
+pub(crate) fn mask(secret: &str) -> String {
     let characters = secret.chars().count();
     let readable = if characters >= 3 * READABLE { READABLE } else { 0 };
     let tail: String = secret.chars().skip(characters - readable).collect();

@@ -13,6 +13,9 @@
 //! | `process_id` | `UInt32` | 0 if not known |
 //! | `process_exe`, `process_user` | `Utf8`, nullable | |
 //! | `process_uid` | `UInt32`, nullable | |
+//! | `host` | `Utf8` | name of the machine |
+//! | `details` | `Map<Utf8, Utf8>` | environment, container and pod of the process, by the names of [`crate::process::Process::details`] |
+//! | `tags` | `List<Utf8>` | `key:value` |
 //! | `src_ip`, `dst_ip` | `Utf8`, nullable | client and server |
 //! | `src_port`, `dst_port` | `UInt16`, nullable | |
 //! | `endpoint_id` | `Utf8` | name or address of the other end |
@@ -88,6 +91,9 @@ columns! {
     process_exe: StringBuilder, StringArray;
     process_user: StringBuilder, StringArray;
     process_uid: UInt32Builder, UInt32Array;
+    host: StringBuilder, StringArray;
+    details: MapBuilder<StringBuilder, StringBuilder>, MapArray;
+    tags: ListBuilder<StringBuilder>, ListArray;
     src_ip: StringBuilder, StringArray;
     src_port: UInt16Builder, UInt16Array;
     dst_ip: StringBuilder, StringArray;
@@ -172,6 +178,9 @@ impl Default for TransactionsBuilder {
             process_exe: StringBuilder::with_capacity(ROWS, ROWS * 32),
             process_user: StringBuilder::with_capacity(ROWS, ROWS * 32),
             process_uid: UInt32Builder::with_capacity(ROWS),
+            host: StringBuilder::with_capacity(ROWS, ROWS * 32),
+            details: MapBuilder::new(None, StringBuilder::new(), StringBuilder::new()),
+            tags: ListBuilder::with_capacity(StringBuilder::with_capacity(ROWS * 4, ROWS * 64), ROWS),
             src_ip: StringBuilder::with_capacity(ROWS, ROWS * 32),
             src_port: UInt16Builder::with_capacity(ROWS),
             dst_ip: StringBuilder::with_capacity(ROWS, ROWS * 32),
@@ -281,6 +290,24 @@ impl<'a> Transactions<'a> {
     #[must_use]
     pub fn rows(&self) -> usize {
         self.request_id.len()
+    }
+
+    /// Texts of a row of a list.
+    pub fn texts(column: &'a ListArray, row: usize) -> impl Iterator<Item = &'a str> {
+        let (values, offsets) = (column.values().as_string::<i32>(), column.value_offsets());
+        let at = |i: usize| usize::try_from(offsets[i]).expect("offsets are not negative");
+        (at(row)..at(row + 1)).map(move |i| values.value(i))
+    }
+
+    /// `key:value` tags of a row.
+    pub fn tags_of(&self, row: usize) -> impl Iterator<Item = &'a str> {
+        Self::texts(self.tags, row)
+    }
+
+    /// What is known of the process besides, by its name.
+    #[must_use]
+    pub fn detail(&self, row: usize, name: &str) -> Option<&'a str> {
+        Self::headers(self.details, row).find(|(known, _)| *known == name).map(|(_, value)| value)
     }
 
     /// Header fields of a row.

@@ -4,7 +4,7 @@ use std::{hint::black_box, sync::Arc};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ringtap_batch::{
-    capture::{Capture, Format, Level},
+    capture::{Decision, Format, Level},
     interest::Everything,
     objects::{Objects, objects},
     transactions::Transactions,
@@ -24,12 +24,12 @@ fn making(criterion: &mut Criterion) {
             let (batch, bytes) = common::records(16, 16, size);
             let made = common::transactions(&batch, Arc::new(Everything));
             let t = Transactions::of(&made).expect("its schema");
-            let capture = Capture { level, format, rules: Vec::new() };
-            let batch = objects(&t, &capture).expect("all rows are wanted");
+            let decisions = vec![Decision { level, format }; t.rows()];
+            let batch = objects(&t, &decisions).expect("all rows are wanted");
             let made: String = Objects::of(&batch).expect("its schema").digest.iter().flatten().collect();
             common::check("objects", made, expected);
             group.throughput(if level == Level::Full { Throughput::Bytes(bytes) } else { Throughput::Elements(256) });
-            group.bench_function(size.to_string(), |b| b.iter(|| black_box(objects(&t, &capture))));
+            group.bench_function(size.to_string(), |b| b.iter(|| black_box(objects(&t, &decisions))));
         }
         group.finish();
     }

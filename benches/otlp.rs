@@ -16,7 +16,7 @@ fn otlp(criterion: &mut Criterion) {
     let (batch, _) = common::records(64, 8, 100);
     let made = common::transactions(&batch, Arc::new(Everything));
     let t = Transactions::of(&made).expect("its schema");
-    let events = usage::requests(&t);
+    let events = usage::requests(&t, &t, &[]).swap_remove(0);
     let config = Otel {
         endpoint: String::new(),
         protocol: Protocol::Stdout,
@@ -24,6 +24,7 @@ fn otlp(criterion: &mut Criterion) {
         service_name: "tap".into(),
         environment: "test".into(),
         tls: false,
+        flat_attributes: false,
     };
     let (console, _thread) = Console::start(Patience::None).expect("a thread");
     let otlp = Otlp::new(&config, "qtap.eventstore", &console).expect("no network is needed");

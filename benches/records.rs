@@ -4,7 +4,7 @@ use std::{hint::black_box, sync::Arc};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use ringtap_batch::{
-    capture::{Capture, Format, Level},
+    capture::{Capture, Format, Level, RuleList},
     clock::WallOffset,
     shard::Shard,
     transactions::Transactions,
@@ -20,7 +20,7 @@ fn records(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(format!("records/{name}"));
         for (size, expected) in [(0, "6b6c2947"), (1024, "6b6c2947"), (16_384, "6b6c2947")] {
             let (batch, bytes) = common::records(CONNECTIONS, EXCHANGES, size);
-            let interest = Arc::new(Capture { level, format: Format::Json, rules: Vec::new() });
+            let interest = Arc::new(Capture { level, format: Format::Json, rules: RuleList::default() });
             let made = common::transactions(&batch, interest.clone());
             let t = Transactions::of(&made).expect("its schema");
             assert_eq!(t.rows() as u64, CONNECTIONS * EXCHANGES as u64);

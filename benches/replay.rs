@@ -5,7 +5,7 @@ use std::{hint::black_box, sync::Arc};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use rayon::prelude::*;
 use ringtap_batch::{
-    capture::{Capture, Format, Level},
+    capture::{Capture, Format, Level, RuleList},
     clock::WallOffset,
     objects::objects,
     ring::abi::shard_of,
@@ -21,7 +21,7 @@ fn round(shards: &mut [Shard], batch: &arrow_array::RecordBatch, capture: &Captu
         let output = shard.process(Some(batch), 2_000_000_000, WallOffset(0));
         let transactions = output.transactions.expect("exchanges are complete");
         let t = Transactions::of(&transactions).expect("its schema");
-        objects(&t, capture).map_or(0, |objects| objects.num_rows())
+        objects(&t, &capture.decide(&t)).map_or(0, |objects| objects.num_rows())
     };
     match shards {
         [only] => one(only),
@@ -36,7 +36,7 @@ fn replay(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("replay/16KiB");
     group.throughput(Throughput::Bytes(bytes));
     for (name, level) in [("summary", Level::Summary), ("full", Level::Full)] {
-        let capture = Arc::new(Capture { level, format: Format::Json, rules: Vec::new() });
+        let capture = Arc::new(Capture { level, format: Format::Json, rules: RuleList::default() });
         for count in [1, 2] {
             let fresh = || -> Vec<Shard> {
                 let context = common::context(capture.clone());

@@ -1,54 +1,65 @@
-//! Rules on transactions: what a decision costs a row.
+//! Rules on transactions: what a decision costs a row, row by row and column by column.
 
 use std::{hint::black_box, sync::Arc};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ringtap_batch::{
-    capture::{Capture, Format, Level, RowFields, Rule},
+    fields::RowFields,
     interest::Everything,
-    rules::Rules,
+    rules::{Expression, Rules},
     transactions::Transactions,
 };
 
 mod common;
 
-const EXPRESSIONS: [(&str, &str); 4] = [
-    ("status", "http.res.status >= 400 and http.res.status < 600"),
-    ("path", "http.req.path matches /^\\/api\\/v[0-9]+\\/admin/"),
-    ("header", "http.req.headers.authorization == 'x' or http.req.headers.user-agent contains 'curl'"),
-    ("never", "http.req.method == 'DELETE' and src.process.binary == 'bench'"),
+/// The rules of the guide, one comparison of each type, and what costs more.
+const EXPRESSIONS: [(&str, &str); 8] = [
+    ("guide", "is_error()"),
+    ("number", "http.res.status == 503"),
+    ("text", "http.req.method == 'POST'"),
+    ("contains", "http.req.path contains 'items'"),
+    ("regex", "http.req.path matches /^\\/api\\/v[0-9]+\\/admin/"),
+    ("header", "http.req.headers.user-agent contains 'curl'"),
+    ("address", "dst.ip in 10.0.0.0/8"),
+    ("mixed", "is_error() or (http.req.method in ['POST', 'PUT'] and not starts_with(http.req.path, '/health'))"),
 ];
 
-fn capture(expressions: &[(&str, &str)]) -> Capture {
-    let rules = Rules::default();
-    let rule = |(name, text): &(&str, &str)| Rule {
-        name: (*name).into(),
-        expression: rules.compile(text).expect("it parses"),
-        level: Level::Full,
-        format: None,
-        outcomes: Default::default(),
-    };
-    Capture { level: Level::Summary, format: Format::Json, rules: expressions.iter().map(rule).collect() }
-}
-
 fn rules(criterion: &mut Criterion) {
-    let (batch, _) = common::records(64, 16, 100);
+    let (batch, _) = common::records(64, 64, 100);
     let made = common::transactions(&batch, Arc::new(Everything));
     let t = Transactions::of(&made).expect("its schema");
-    let mut group = criterion.benchmark_group("rules/rows");
-    group.throughput(Throughput::Elements(t.rows() as u64));
-    let mut run = |name: &str, capture: &Capture, expected: &str| {
-        let decide = || (0..t.rows()).map(|row| capture.decide(&RowFields::new(&t, row)).level);
-        let levels: Vec<String> = decide().map(|level| format!("{level:?}")).collect();
-        common::check("rules", levels.concat(), expected);
-        group.bench_function(name, |b| b.iter(|| black_box(decide().filter(|level| *level == Level::Full).count())));
-    };
-    for (one, expected) in EXPRESSIONS.iter().zip(["8aba506a", "02690ed8", "02690ed8", "02690ed8"]) {
-        run(one.0, &capture(std::slice::from_ref(one)), expected);
+    let macros = Rules::new([("is_error", "http.res.status >= 400 && http.res.status < 600")]).expect("a macro");
+    for (name, text) in EXPRESSIONS {
+        let expression = macros.compile(text).expect("it parses");
+        assert_eq!(by_rows(&expression, &t), by_columns(&expression, &t), "{name}");
+        let mut group = criterion.benchmark_group(format!("rules/{name}"));
+        group.throughput(Throughput::Elements(t.rows() as u64));
+        group.bench_function("rows", |b| b.iter(|| black_box(by_rows(&expression, &t))));
+        group.bench_function("columns", |b| b.iter(|| black_box(by_columns(&expression, &t))));
+        group.finish();
     }
-    run("all-four", &capture(&EXPRESSIONS), "8aba506a");
+}
+
+fn by_rows(expression: &Expression, t: &Transactions<'_>) -> usize {
+    (0..t.rows()).filter(|row| expression.evaluate(&RowFields::new(t, *row)) == Ok(true)).count()
+}
+
+fn by_columns(expression: &Expression, t: &Transactions<'_>) -> usize {
+    expression.evaluate_columns(t).matching().count_set_bits()
+}
+
+/// A batch of a quiet machine has one row or a few.
+fn small(criterion: &mut Criterion) {
+    let (batch, _) = common::records(1, 1, 100);
+    let made = common::transactions(&batch, Arc::new(Everything));
+    let t = Transactions::of(&made).expect("its schema");
+    let expression = Rules::default().compile("http.res.status >= 400 && http.res.status < 600").expect("it parses");
+    let mut group = criterion.benchmark_group("rules/one-row");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("rows", |b| b.iter(|| black_box(by_rows(&expression, &t))));
+    group.bench_function("columns", |b| b.iter(|| black_box(by_columns(&expression, &t))));
     group.finish();
 }
 
-criterion_group!(benches, rules);
+criterion_group!(benches, rules, small);
 criterion_main!(benches);

@@ -8,8 +8,10 @@
 
 /* Set by the loader before the programs are verified. */
 volatile const __u32 self_tgid = 0;
-volatile const __u32 wanted = 0;
 volatile const __u32 shard_mask = 0;
+
+/* Set by the loader, and again when the configuration changes. Not zero here, so that it has a section of its own. */
+volatile __u32 wanted = 0xff;
 
 enum protocol { PROTOCOL_UNKNOWN = 0, PROTOCOL_CLEAR = 1, PROTOCOL_TLS = 2 };
 

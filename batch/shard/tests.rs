@@ -10,7 +10,7 @@ use zerocopy::FromZeros as _;
 
 use super::*;
 use crate::{
-    capture::{Capture, Format, Level, Rule},
+    capture::{Capture, Format, Level, Rule, RuleList},
     events, objects,
     process::Process,
     transactions::Transactions,
@@ -26,7 +26,7 @@ impl Processes for OneProcess {
             exe: "/usr/bin/curl".into(),
             uid: Some(0),
             user: Some("root".into()),
-            excluded: 0,
+            ..Process::default()
         }))
     }
 }
@@ -42,6 +42,7 @@ fn shard(wanted: u32) -> (Shard, Arc<Ledger>) {
         memory: Arc::new(Memory::new(Budgets::default().agent)),
         interest: Arc::new(crate::interest::Everything),
         hostname: "host-a".into(),
+        tags: Vec::new(),
         report_connections: true,
     };
     (Shard::new(Arc::new(context)), ledger)
@@ -112,13 +113,13 @@ const RESPONSE: &[u8] = b"HTTP/1.1 500 Oops\r\nContent-Type: text/plain\r\nSet-C
 const ALL: u32 = 15;
 
 fn capture(level: Level, format: Format) -> Capture {
-    Capture { level, format, rules: Vec::new() }
+    Capture { level, format, rules: RuleList::default() }
 }
 
 fn first_object(output: &Output, capture: &Capture) -> String {
     let batch = output.transactions.as_ref().expect("a transaction");
     let transactions = Transactions::of(batch).expect("its schema");
-    let objects = objects::objects(&transactions, capture).expect("wanted");
+    let objects = objects::objects(&transactions, &capture.decide(&transactions)).expect("wanted");
     let view = objects::Objects::of(&objects).expect("its schema");
     assert_eq!(view.digest.value(0), objects::digest(view.data.value(0)));
     String::from_utf8(view.data.value(0).to_vec()).expect("text")
@@ -145,7 +146,7 @@ fn a_transaction_becomes_the_documented_object() {
         ("/request/body", "aGk=".into()),
         ("/response/status", 500.into()),
         ("/response/headers/Set-Cookie", "a=1, b=2".into()),
-        ("/response/header_values/Set-Cookie/1", "b=2".into()),
+        ("/response/header_list/Set-Cookie/1", "b=2".into()),
         ("/response/body", "Ym9keQ==".into()),
         ("/response/body_size", 4.into()),
         ("/direction", "egress-external".into()),
@@ -181,17 +182,11 @@ fn the_first_rule_that_matches_decides() {
     let (output, _) = Script::new(1).open(1).payload(0, REQUEST, 0, 0).payload(1, RESPONSE, 0, 0).run(ALL);
     let rules =
         ringtap_rules::Rules::new([("is_error", "http.res.status >= 400 && http.res.status < 600")]).expect("parses");
-    let rule = |expression, level| Rule {
-        name: String::new(),
-        expression: rules.compile(expression).expect("parses"),
-        level,
-        format: None,
-        outcomes: Default::default(),
-    };
+    let rule = |expression, level| Rule::new("", rules.compile(expression).expect("parses"), (level, None));
     let capture = Capture {
         level: Level::Summary,
         format: Format::Json,
-        rules: vec![
+        rules: RuleList(vec![
             rule("nothing.here == 1", Level::None),
             rule("response.status == 200", Level::None),
             rule(
@@ -199,12 +194,16 @@ fn the_first_rule_that_matches_decides() {
                 Level::Full,
             ),
             rule("true", Level::None),
-        ],
+        ]),
     };
     assert!(first_object(&output, &capture).contains("\"body\""));
-    let outcomes =
-        |i: usize| capture.rules[i].outcomes.each_ref().map(|n| n.load(std::sync::atomic::Ordering::Relaxed));
-    assert_eq!([outcomes(0), outcomes(1), outcomes(2), outcomes(3)], [[0, 0, 1], [0, 1, 0], [1, 0, 0], [0, 0, 0]]);
+    let outcomes = |rule: &Rule<_>| {
+        let counted = rule.counts.read(&rule.expression);
+        [counted.matches, counted.others, counted.errors.iter().map(|(_, n)| n).sum()]
+    };
+    let all: Vec<[u64; 3]> = capture.rules.0.iter().map(outcomes).collect();
+    assert_eq!(all, [[0, 0, 1], [0, 1, 0], [1, 0, 0], [0, 0, 0]]);
+    assert_eq!(capture.rules.0[0].counts.read(&capture.rules.0[0].expression).errors, [("nothing.here", 1)]);
 }
 
 fn as_json(events: &RecordBatch) -> serde_json::Value {
@@ -216,7 +215,7 @@ fn events_carry_the_documented_fields() {
     let (output, _) = Script::new(1).open(1).payload(0, REQUEST, 0, 0).payload(1, RESPONSE, 0, 0).close().run(ALL);
     let batch = output.transactions.as_ref().expect("a transaction");
     let transactions = Transactions::of(batch).expect("its schema");
-    let request = as_json(&usage::requests(&transactions));
+    let request = as_json(&usage::requests(&transactions, &transactions, &[])[0]);
     for (path, value) in [
         ("/status", serde_json::json!(500)),
         ("/url", "https://api.example.com:8443/a/b?q=1".into()),
@@ -227,7 +226,8 @@ fn events_carry_the_documented_fields() {
     ] {
         assert_eq!(request.pointer(path), Some(&value), "{path} in {request:#}");
     }
-    let objects = objects::objects(&transactions, &capture(Level::Summary, Format::Json)).expect("wanted");
+    let objects =
+        objects::objects(&transactions, &capture(Level::Summary, Format::Json).decide(&transactions)).expect("wanted");
     let records = objects::Objects::of(&objects).expect("its schema").records(&[Some("https://s/x".into())]);
     let record = as_json(&records);
     assert_eq!(record.pointer("/summary/request_host"), Some(&"api.example.com:8443".into()), "{record:#}");
@@ -305,6 +305,7 @@ fn crowds_stay_within_the_budget() {
         memory: memory.clone(),
         interest: Arc::new(crate::interest::Everything),
         hostname: "host-a".into(),
+        tags: Vec::new(),
         report_connections: false,
     };
     let mut shard = Shard::new(Arc::new(context));
@@ -349,14 +350,9 @@ fn crowds_stay_within_the_budget() {
 #[test]
 fn unwanted_bodies_are_skipped_in_the_kernel() {
     let rules = ringtap_rules::Rules::default();
-    let rule = Rule {
-        name: "errors".into(),
-        expression: rules.compile("http.req.method == 'GET' and http.res.status >= 500").expect("it parses"),
-        level: Level::Full,
-        format: None,
-        outcomes: Default::default(),
-    };
-    let capture = Arc::new(Capture { level: Level::Summary, format: Format::Json, rules: vec![rule] });
+    let expression = rules.compile("http.req.method == 'GET' and http.res.status >= 500").expect("it parses");
+    let rule = Rule::new("errors", expression, (Level::Full, None));
+    let capture = Arc::new(Capture { level: Level::Summary, format: Format::Json, rules: RuleList(vec![rule]) });
     for (method, status, skipped) in [("GET", 200, true), ("GET", 503, false), ("POST", 503, true)] {
         let (mut shard, _) = shard(ALL);
         let context = Arc::get_mut(&mut shard.context).expect("nobody else has it");

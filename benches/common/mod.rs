@@ -111,8 +111,13 @@ impl Processes for OneProcess {
 
 /// What a shard needs to know.
 pub fn context(interest: Arc<dyn Interest>) -> Arc<Context> {
-    let process =
-        Process { tgid: 42, exe: "/usr/bin/curl".into(), uid: Some(0), user: Some("root".into()), excluded: 0 };
+    let process = Process {
+        tgid: 42,
+        exe: "/usr/bin/curl".into(),
+        uid: Some(0),
+        user: Some("root".into()),
+        ..Process::default()
+    };
     Arc::new(Context {
         processes: Arc::new(OneProcess(Arc::new(process))),
         ids: Arc::new(Ids::new([1, 2, 3], 4, 5)),
@@ -122,6 +127,7 @@ pub fn context(interest: Arc<dyn Interest>) -> Arc<Context> {
         memory: Arc::new(Memory::new(Budgets::default().agent)),
         interest,
         hostname: "host-a".into(),
+        tags: Vec::new(),
         report_connections: false,
     })
 }

@@ -1,0 +1,273 @@
+//! The plugin `llm`: conversations with the interfaces of language models, as `llm_conversation` objects.
+
+use std::sync::Arc;
+
+use arrow_array::{
+    RecordBatch,
+    builder::{ListBuilder, StringBuilder},
+};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{fields::RowFields, objects::ObjectsBuilder, transactions::Transactions};
+
+/// Key of the tag that names the provider.
+const TAG: &str = "llm_provider";
+
+/// A conversation, as far as one transaction shows it.
+#[derive(Debug, Serialize)]
+struct Conversation<'a> {
+    id: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    parent_id: String,
+    provider: &'a str,
+    model: String,
+    messages: Vec<Message>,
+    version: u8,
+}
+
+#[derive(Debug, Serialize)]
+struct Message {
+    role: String,
+    content: Vec<Part>,
+}
+
+#[derive(Debug, Serialize)]
+struct Part {
+    r#type: String,
+    data: String,
+}
+
+/// Who is asked, by host, header fields and path.
+fn provider(t: &Transactions<'_>, row: usize) -> Option<&'static str> {
+    let host = t.authority.value(row).to_ascii_lowercase();
+    let host = host.split(':').next().unwrap_or_default();
+    let path = t.path.value(row);
+    let has = |name| Transactions::header(t.request_headers, row, name).is_some();
+    let under = |domain: &str| host == domain || host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
+    let chat = path.ends_with("/chat/completions") || path.ends_with("/responses");
+    if under("anthropic.com") || (has("anthropic-version") && path.ends_with("/messages")) {
+        Some("anthropic")
+    } else if under("mistral.ai") {
+        Some("mistral")
+    } else if (under("googleapis.com") && path.contains("enerateContent")) || under("generativelanguage.googleapis.com")
+    {
+        Some("google")
+    } else if under("openai.com") || (under("openai.azure.com") && chat) || (has("openai-organization") && chat) {
+        Some("openai")
+    } else {
+        None
+    }
+}
+
+/// Whether a row that is not complete is of interest.
+#[must_use]
+pub fn can_want_bodies(row: &RowFields<'_>) -> bool {
+    let (t, row) = row.place();
+    provider(t, row).is_some()
+}
+
+/// The batch with the provider among the tags of its rows; `None` if no row has one.
+///
+/// # Panics
+///
+/// Never: the column has the type of the one it stands for.
+#[must_use]
+pub fn tagged(batch: &RecordBatch) -> Option<RecordBatch> {
+    let t = Transactions::of(batch)?;
+    let providers: Vec<Option<&str>> = (0..t.rows()).map(|row| provider(&t, row)).collect();
+    if providers.iter().all(Option::is_none) {
+        return None;
+    }
+    let mut tags = ListBuilder::new(StringBuilder::new());
+    for (row, provider) in providers.iter().enumerate() {
+        t.tags_of(row).for_each(|tag| tags.values().append_value(tag));
+        provider.iter().for_each(|provider| tags.values().append_value(format!("{TAG}:{provider}")));
+        tags.append(true);
+    }
+    let schema = batch.schema();
+    let mut columns = batch.columns().to_vec();
+    columns[schema.index_of("tags").expect("a column of transactions")] = Arc::new(tags.finish());
+    Some(RecordBatch::try_new(schema, columns).expect("as many rows, of the same type"))
+}
+
+/// The conversations of the rows that are ones.
+#[must_use]
+pub fn conversations(t: &Transactions<'_>) -> Option<RecordBatch> {
+    let mut objects = ObjectsBuilder::default();
+    for row in 0..t.rows() {
+        let Some(conversation) = provider(t, row).and_then(|provider| conversation(t, row, provider)) else { continue };
+        let bytes = serde_json::to_vec(&conversation).expect("texts and numbers always serialize");
+        objects.push(t, row, "llm_conversation", (bytes, "application/json"));
+    }
+    objects.finish()
+}
+
+fn conversation<'a>(t: &Transactions<'_>, row: usize, provider: &'a str) -> Option<Conversation<'a>> {
+    let request: Value = serde_json::from_slice(t.request_body.value(row)).ok()?;
+    let answers = answers(t.response_body.value(row));
+    let mut messages = asked(&request);
+    if messages.is_empty() {
+        return None;
+    }
+    messages.extend(answered(&answers));
+    let first = |name: &str| {
+        answers.iter().find_map(|answer| text_at(answer, &[name]).or_else(|| text_at(answer, &["message", name])))
+    };
+    let model_of_path =
+        || t.path.value(row).rsplit_once("models/").map(|(_, rest)| rest.split(':').next().unwrap_or(rest).to_owned());
+    Some(Conversation {
+        id: first("id").or_else(|| first("responseId")).unwrap_or_else(|| t.request_id.value(row).to_owned()),
+        parent_id: text_at(&request, &["previous_response_id"]).unwrap_or_default(),
+        provider,
+        model: first("model").or_else(|| text_at(&request, &["model"])).or_else(model_of_path).unwrap_or_default(),
+        messages,
+        version: 1,
+    })
+}
+
+fn text_at(value: &Value, path: &[&str]) -> Option<String> {
+    let found = path.iter().try_fold(value, |value, name| value.get(name))?;
+    found.as_str().map(str::to_owned)
+}
+
+/// A response's documents: one, or those of a stream of events.
+fn answers(body: &[u8]) -> Vec<Value> {
+    match serde_json::from_slice(body) {
+        Ok(Value::Array(items)) => items,
+        Ok(value) => vec![value],
+        Err(_) => {
+            let lines = body.split(|byte| *byte == b'\n').filter_map(|line| line.strip_prefix(b"data:"));
+            lines.filter_map(|data| serde_json::from_slice(data).ok()).collect()
+        }
+    }
+}
+
+/// What was sent: system prompts and messages, in the forms of all four.
+fn asked(request: &Value) -> Vec<Message> {
+    let mut messages = Vec::new();
+    let mut add = |role: &str, content: &Value| {
+        let content = parts(content);
+        if !content.is_empty() {
+            messages.push(Message { role: role.to_owned(), content });
+        }
+    };
+    for name in ["system", "systemInstruction", "system_instruction", "instructions"] {
+        request.get(name).into_iter().for_each(|system| add("system", system));
+    }
+    for list in ["messages", "contents", "input"] {
+        match request.get(list) {
+            Some(Value::Array(items)) => {
+                for item in items {
+                    let role = item.get("role").and_then(Value::as_str).unwrap_or("user");
+                    add(role, item.get("content").or_else(|| item.get("parts")).unwrap_or(item));
+                }
+            }
+            Some(text @ Value::String(_)) => add("user", text),
+            _ => {}
+        }
+    }
+    messages
+}
+
+/// A text, a list of parts, or an object that holds one.
+fn parts(content: &Value) -> Vec<Part> {
+    let text = |data: &str| Part { r#type: "text".into(), data: data.to_owned() };
+    match content {
+        Value::String(data) => vec![text(data)],
+        Value::Array(items) => items.iter().flat_map(parts).collect(),
+        Value::Object(fields) => match (fields.get("text"), fields.get("parts").or_else(|| fields.get("content"))) {
+            (Some(Value::String(data)), _) => vec![text(data)],
+            (_, Some(inner)) => parts(inner),
+            _ => {
+                let kind = fields.get("type").and_then(Value::as_str);
+                let kind = kind.or_else(|| fields.keys().next().map(String::as_str)).unwrap_or("other");
+                vec![Part { r#type: kind.to_owned(), data: content.to_string() }]
+            }
+        },
+        _ => Vec::new(),
+    }
+}
+
+/// What came back, the pieces of a stream put together.
+fn answered(answers: &[Value]) -> Vec<Message> {
+    let mut messages = Vec::new();
+    let mut streamed = String::new();
+    for answer in answers {
+        let choices = answer.get("choices").or_else(|| answer.get("candidates")).and_then(Value::as_array);
+        for choice in choices.into_iter().flatten() {
+            if let Some(message) = choice.get("message") {
+                messages.push(Message {
+                    role: role_of(message),
+                    content: parts(message.get("content").unwrap_or(message)),
+                });
+            } else if let Some(piece) = choice.get("delta").and_then(|delta| text_at(delta, &["content"])) {
+                streamed.push_str(&piece);
+            } else if let Some(content) = choice.get("content") {
+                parts(content).into_iter().for_each(|part| streamed.push_str(&part.data));
+            }
+        }
+        match answer.get("type").and_then(Value::as_str) {
+            Some("content_block_delta") => streamed.push_str(&text_at(answer, &["delta", "text"]).unwrap_or_default()),
+            Some("response.output_text.delta") => streamed.push_str(&text_at(answer, &["delta"]).unwrap_or_default()),
+            Some("message") => messages
+                .push(Message { role: role_of(answer), content: parts(answer.get("content").unwrap_or(answer)) }),
+            _ => {
+                if let Some(Value::Array(items)) = answer.get("output") {
+                    let spoken = items.iter().filter_map(|item| item.get("content")).flat_map(parts).collect();
+                    messages.push(Message { role: "assistant".into(), content: spoken });
+                }
+            }
+        }
+    }
+    if !streamed.is_empty() {
+        messages
+            .push(Message { role: "assistant".into(), content: vec![Part { r#type: "text".into(), data: streamed }] });
+    }
+    messages.retain(|message| !message.content.is_empty());
+    messages
+}
+
+fn role_of(message: &Value) -> String {
+    message.get("role").and_then(Value::as_str).unwrap_or("assistant").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn conversation_of(request: &Value, response: &[u8]) -> String {
+        let mut messages = asked(request);
+        messages.extend(answered(&answers(response)));
+        let said =
+            |m: &Message| format!("{}: {}", m.role, m.content.iter().map(|p| p.data.as_str()).collect::<String>());
+        messages.iter().map(said).collect::<Vec<_>>().join(" | ")
+    }
+
+    #[test]
+    fn each_provider_is_understood() {
+        let chat = json!({"messages": [{"role": "system", "content": "be brief"}, {"role": "user", "content": [{"type": "text", "text": "hi"}]}]});
+        let answer = br#"{"id":"c1","model":"m","choices":[{"message":{"role":"assistant","content":"hello"}}]}"#;
+        assert_eq!(conversation_of(&chat, answer), "system: be brief | user: hi | assistant: hello");
+        let stream = b"data: {\"choices\":[{\"delta\":{\"content\":\"hel\"}}]}\n\ndata: {\"choices\":[{\"delta\":{\"content\":\"lo\"}}]}\n\ndata: [DONE]\n";
+        assert_eq!(conversation_of(&chat, stream), "system: be brief | user: hi | assistant: hello");
+        let anthropic = json!({"system": "s", "messages": [{"role": "user", "content": "hi"}]});
+        assert_eq!(
+            conversation_of(
+                &anthropic,
+                br#"{"type":"message","role":"assistant","content":[{"type":"text","text":"hello"}]}"#
+            ),
+            "system: s | user: hi | assistant: hello"
+        );
+        let stream = b"event: x\ndata: {\"type\":\"content_block_delta\",\"delta\":{\"type\":\"text_delta\",\"text\":\"hello\"}}\n";
+        assert_eq!(conversation_of(&anthropic, stream), "system: s | user: hi | assistant: hello");
+        let google = json!({"contents": [{"role": "user", "parts": [{"text": "hi"}]}]});
+        let answer = br#"{"candidates":[{"content":{"role":"model","parts":[{"text":"hello"}]}}]}"#;
+        assert_eq!(conversation_of(&google, answer), "user: hi | assistant: hello");
+        let responses = json!({"input": "hi", "instructions": "s"});
+        let answer = br#"{"output":[{"type":"message","content":[{"type":"output_text","text":"hello"}]}]}"#;
+        assert_eq!(conversation_of(&responses, answer), "system: s | user: hi | assistant: hello");
+    }
+}

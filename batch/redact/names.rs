@@ -1,0 +1,51 @@
+//! Names of header fields, parameters and members whose values are taken for credentials.
+
+/// Ends of names, without hyphens, underscores and dots.
+const ENDS: [&str; 15] = [
+    "token",
+    "secret",
+    "password",
+    "passwd",
+    "passphrase",
+    "apikey",
+    "accesskey",
+    "secretkey",
+    "privatekey",
+    "authkey",
+    "signature",
+    "credential",
+    "credentials",
+    "jwt",
+    "authorization",
+];
+
+fn plain(name: &str) -> String {
+    name.chars().filter(|c| !matches!(c, '-' | '_' | '.')).map(|c| c.to_ascii_lowercase()).collect()
+}
+
+fn ends_like_a_secret(plain: &str) -> bool {
+    ENDS.iter().any(|end| plain.ends_with(end))
+}
+
+/// In lower case.
+pub(super) fn is_secret_header(name: &str) -> bool {
+    let plain = plain(name);
+    ends_like_a_secret(&plain)
+        || matches!(
+            plain.as_str(),
+            "xauth" | "xauthkey" | "xfunctionskey" | "ocpapimsubscriptionkey" | "authentication"
+        )
+}
+
+/// In lower case.
+pub(super) fn is_secret_parameter(name: &str) -> bool {
+    let plain = plain(name);
+    ends_like_a_secret(&plain)
+        || matches!(plain.as_str(), "key" | "sig" | "auth" | "pwd" | "pass" | "sid" | "session" | "sessionid")
+}
+
+/// In any case. `key` alone is half of every other pair in JSON.
+pub(super) fn is_secret_member(name: &str) -> bool {
+    let plain = plain(name);
+    ends_like_a_secret(&plain) || matches!(plain.as_str(), "pwd" | "sessionid")
+}
