@@ -14,6 +14,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use ringtap_batch::{budget::Memory, ledger::Ledger, ring::abi::Counters};
 use tokio::{net::TcpListener, sync::Semaphore};
 
+use crate::{metrics::Metrics, reload::ActingStacks};
+
 /// Connections that are served at a time.
 const CONNECTIONS_MAX: usize = 32;
 
@@ -26,6 +28,10 @@ pub struct Told {
     pub kernel: Arc<RwLock<Counters>>,
     /// What is kept.
     pub memory: Arc<Memory>,
+    /// Whose rules are counted.
+    pub stacks: ActingStacks,
+    /// The traffic.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Listens. Must be called inside of a runtime.
@@ -66,12 +72,18 @@ fn answer(request: &Request<Incoming>, told: &Told) -> Response<Full<Bytes>> {
     let (status, text) = match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/healthz") => (StatusCode::OK, "ok\n".to_owned()),
         (&Method::GET | &Method::HEAD, "/system/metrics") => (StatusCode::OK, told.metrics()),
-        (&Method::GET | &Method::HEAD, _) => (StatusCode::NOT_FOUND, "there are /healthz and /system/metrics\n".into()),
+        (&Method::GET | &Method::HEAD, "/metrics") => (StatusCode::OK, told.metrics.text()),
+        (&Method::GET | &Method::HEAD, _) => {
+            (StatusCode::NOT_FOUND, "there are /healthz, /metrics and /system/metrics\n".into())
+        }
         _ => (StatusCode::METHOD_NOT_ALLOWED, "only GET\n".into()),
     };
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;
-    let kind = header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    let kind = header::HeaderValue::from_static(match request.uri().path() {
+        "/metrics" => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        _ => "text/plain; version=0.0.4; charset=utf-8",
+    });
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
 }
@@ -89,6 +101,42 @@ impl Told {
         for (name, n) in [("kept", self.memory.kept()), ("budget", self.memory.budget())] {
             let _ = write!(text, "# TYPE ringtap_memory_{name}_bytes gauge\nringtap_memory_{name}_bytes {n}\n");
         }
+        self.rules(&mut text);
         text
     }
+
+    /// Counts of each rule. Those of a configuration begin anew when it is reloaded.
+    fn rules(&self, text: &mut String) {
+        let stacks = self.stacks.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let rules = stacks.rules();
+        for (name, kind) in [("rule_rows", "counter"), ("rule_errors", "counter"), ("rule_seconds", "counter")] {
+            let _ = writeln!(text, "# TYPE ringtap_{name}_total {kind}");
+            for (at, (stack, plugin, rule, counted)) in rules.iter().enumerate() {
+                let labels = format!(
+                    "stack=\"{}\",plugin=\"{plugin}\",rule=\"{}\",place=\"{at}\"",
+                    escaped(stack),
+                    escaped(rule)
+                );
+                let _ = match name {
+                    "rule_rows" => {
+                        let errors: u64 = counted.errors.iter().map(|(_, n)| n).sum();
+                        [("match", counted.matches), ("other", counted.others), ("error", errors)].iter().try_for_each(
+                            |(outcome, n)| {
+                                writeln!(text, "ringtap_rule_rows_total{{{labels},outcome=\"{outcome}\"}} {n}")
+                            },
+                        )
+                    }
+                    "rule_errors" => counted.errors.iter().try_for_each(|(field, n)| {
+                        writeln!(text, "ringtap_rule_errors_total{{{labels},missing=\"{}\"}} {n}", escaped(field))
+                    }),
+                    _ => writeln!(text, "ringtap_rule_seconds_total{{{labels}}} {}", counted.time.as_secs_f64()),
+                };
+            }
+        }
+    }
+}
+
+/// A label's value.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }

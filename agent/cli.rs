@@ -32,10 +32,30 @@ pub enum Command {
     /// Send a recording, or a pcap or pcapng file, through the rules and stores of a configuration.
     Replay(ReplayArgs),
     /// Check a configuration and say what is wrong with it.
-    Validate {
-        /// File, or `-` for standard input.
-        file: PathBuf,
-    },
+    Validate(ValidateArgs),
+    /// Print the JSON Schema of configurations, for editors.
+    Schema,
+    /// Make running agents read their configurations again.
+    ReloadConfig,
+}
+
+/// Flags of `validate`.
+#[derive(Debug, Clone, Args)]
+pub struct ValidateArgs {
+    /// File, or `-` for standard input.
+    pub file: PathBuf,
+    /// Print the configuration as it acts: every default filled in, secrets left out.
+    #[arg(long)]
+    pub effective: bool,
+    /// Fail on warnings.
+    #[arg(long)]
+    pub strict: bool,
+    /// A recording, pcap or pcapng file: show which of its transactions would have another outcome than with `--than`.
+    #[arg(long, value_name = "RECORDING")]
+    pub against: Option<PathBuf>,
+    /// The configuration that `--against` compares with; left out: the one that acts when there is no file.
+    #[arg(long, value_name = "FILE", env = "QPOINT_CONFIG", requires = "against")]
+    pub than: Option<PathBuf>,
 }
 
 /// Flags of `run`.
@@ -166,6 +186,9 @@ pub struct CommonArgs {
     /// Configuration file. Without one everything is captured; transactions are printed, and kept under the data directory.
     #[arg(long, env = "QPOINT_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// `key:value` tags of everything that is reported, with commas between.
+    #[arg(long, env = "QPOINT_DEPLOYMENT_TAGS", value_name = "TAGS", default_value = "")]
+    pub tags: String,
     /// Where the agent keeps what it writes.
     #[arg(long, env = "DATA_DIR", value_name = "FOLDER", default_value = "/var/lib/ringtap")]
     pub data_dir: PathBuf,

@@ -9,14 +9,18 @@
 
 pub mod admin;
 pub mod bench;
+pub mod changes;
 pub mod cli;
 pub mod config;
 pub mod lines;
 pub mod live;
+pub mod metrics;
 pub mod pipeline;
 pub mod probe;
 pub mod process;
 pub mod recording;
+pub mod reload;
 pub mod replay;
 pub mod run;
 pub mod sink;
+pub mod stack;

@@ -1,52 +1,77 @@
 //! The plugins `access_logs` and `debug`: transactions as lines on standard output.
 
-use std::{borrow::Cow, fmt::Write as _};
+use std::{borrow::Cow, collections::BTreeMap, fmt::Write as _};
 
+use arrow_array::{BinaryViewArray, MapArray};
 use ringtap_batch::{
-    capture::{Format, Level, RowFields, can_still_want},
+    capture::{Format, Level, RuleList},
     clock::rfc3339,
+    fields::RowFields,
     interest::Interest,
     render::render,
     transactions::{Transactions, port, text},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::config::{
-    checked::AccessLog,
-    written::{LogFormat, Mode},
+use crate::{
+    config::written::{LogFormat, Mode},
+    stack::Lines,
 };
 
+/// Lines are handed over in blocks of about this size.
+const BLOCK: usize = 16 << 10;
+
+/// A configured `access_logs` or `debug`.
+#[derive(Debug)]
+pub struct AccessLog {
+    /// How much, unless a rule says otherwise.
+    pub mode: Mode,
+    /// In which form.
+    pub format: LogFormat,
+    /// The first that matches decides.
+    pub rules: RuleList<Mode>,
+}
+
 impl AccessLog {
-    /// Appends the line of a row; false if it is not to be printed.
-    pub fn write(&self, t: &Transactions<'_>, row: usize, to: &mut String) -> bool {
-        let fields = RowFields::new(t, row);
-        let matching = self.rules.iter().find(|(expression, _)| expression.evaluate(&fields) == Ok(true));
-        let mode = matching.map_or(self.mode, |(_, mode)| *mode);
+    /// Hands over the lines of a batch. Rules see `raw`, lines are made of `shown`.
+    pub fn write(&self, shown: &Transactions<'_>, raw: &Transactions<'_>, lines: Lines<'_>) {
+        let mut block = String::new();
+        for (row, rule) in self.rules.decide(raw).into_iter().enumerate() {
+            let mode = rule.map_or(self.mode, |rule| rule.gives);
+            if mode != Mode::None {
+                self.line(shown, row, mode, &mut block);
+                block.push('\n');
+            }
+            if block.len() >= BLOCK || (row + 1 == shown.rows() && !block.is_empty()) {
+                block.truncate(block.len() - 1);
+                lines(std::mem::take(&mut block));
+            }
+        }
+    }
+
+    fn line(&self, t: &Transactions<'_>, row: usize, mode: Mode, to: &mut String) {
         match (mode, self.format) {
-            (Mode::None, _) => return false,
             (Mode::Summary, LogFormat::Console) => summary(t, row, to),
             (Mode::Summary, LogFormat::Json) => to.push_str(&json_summary(t, row)),
-            (mode, LogFormat::Console) => to.push_str(&content(t, row, mode, Format::Text)),
-            (mode, LogFormat::Json) => to.push_str(&content(t, row, mode, Format::Json)),
+            (mode, LogFormat::Console) => to.push_str(&content(t, row, mode)),
+            (mode, LogFormat::Json) => to.push_str(&json_details(t, row, mode)),
         }
-        true
     }
 }
 
 impl Interest for AccessLog {
     fn wants_bodies(&self) -> bool {
-        self.mode == Mode::Full || self.rules.iter().any(|(_, mode)| *mode == Mode::Full)
+        self.mode == Mode::Full || self.rules.wants_bodies(|mode| *mode == Mode::Full)
     }
 
     fn can_want_bodies(&self, row: &RowFields<'_>) -> bool {
-        let rules = self.rules.iter().map(|(expression, mode)| (expression, *mode == Mode::Full));
-        can_still_want(rules, self.mode == Mode::Full, row)
+        self.rules.can_want_bodies(|mode| *mode == Mode::Full, self.mode == Mode::Full, row)
     }
 }
 
-fn content(t: &Transactions<'_>, row: usize, mode: Mode, format: Format) -> String {
+fn content(t: &Transactions<'_>, row: usize, mode: Mode) -> String {
     let level = if mode == Mode::Full { Level::Full } else { Level::Headers };
-    let text = String::from_utf8_lossy(&render(t, row, level, format).0).into_owned();
+    let text = String::from_utf8_lossy(&render(t, row, level, Format::Text).0).into_owned();
     // Traffic can hold what moves a terminal's cursor; only the lines' own structure passes.
     text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
@@ -107,6 +132,71 @@ fn json_summary(t: &Transactions<'_>, row: usize) -> String {
         "qpoint_request_id": t.request_id.value(row),
     });
     line.to_string()
+}
+
+/// Header fields, and with `full` bodies, in the form of existing consumers.
+fn json_details(t: &Transactions<'_>, row: usize, mode: Mode) -> String {
+    let (sent, received) = t.bytes(row);
+    let detail = |name| t.detail(row, name);
+    let mut line = json!({
+        "level": "info",
+        "ts": rfc3339(t.start_ns.value(row)),
+        "msg": "HTTP transaction",
+        "meta": {
+            "bytes_sent": sent.to_string(),
+            "bytes_received": received.to_string(),
+            "pid": t.process_id.value(row),
+            "exe": text(t.process_exe, row),
+            "container_name": detail("container.name"),
+            "container_image": detail("container.image"),
+            "pod_name": detail("pod.name"),
+            "pod_namespace": detail("pod.namespace"),
+        },
+        "direction": t.direction.value(row),
+        "request": {
+            "url": t.url.value(row),
+            "method": t.method.value(row),
+            "proto": t.protocol.value(row),
+            "qpoint_request_id": t.request_id.value(row),
+            "headers": headers(t.request_headers, row),
+        },
+        "response": {"status": t.status.value(row), "headers": headers(t.response_headers, row)},
+    });
+    if let Value::Object(meta) = &mut line["meta"] {
+        meta.retain(|_, value| !value.is_null());
+    }
+    if mode == Mode::Full {
+        line["request"]["body"] = body(t.request_headers, t.request_body, row).into();
+        line["response"]["body"] = body(t.response_headers, t.response_body, row).into();
+    }
+    line.to_string()
+}
+
+fn headers<'a>(column: &'a MapArray, row: usize) -> BTreeMap<&'a str, String> {
+    let mut all: BTreeMap<&'a str, String> = BTreeMap::new();
+    for (name, value) in Transactions::headers(column, row) {
+        let joined = all.entry(name).or_default();
+        *joined = if joined.is_empty() { value.to_owned() } else { format!("{joined}, {value}") };
+    }
+    all
+}
+
+/// Text, or the word `<binary>`.
+fn body<'a>(headers: &MapArray, column: &'a BinaryViewArray, row: usize) -> Cow<'a, str> {
+    const BINARY: [&str; 7] = [
+        "application/octet-stream",
+        "application/pdf",
+        "image/",
+        "audio/",
+        "video/",
+        "application/zip",
+        "application/x-gzip",
+    ];
+    let content_type = Transactions::header(headers, row, "content-type").unwrap_or_default();
+    if BINARY.iter().any(|kind| content_type.starts_with(kind)) {
+        return "<binary>".into();
+    }
+    String::from_utf8_lossy(column.value(row))
 }
 
 #[cfg(test)]

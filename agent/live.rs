@@ -32,6 +32,7 @@ use crate::{
     },
     process::ProcessTable,
     recording::{Recorder, Redactor},
+    reload::Slot,
 };
 
 /// A reader sleeps no longer, whatever the wake flags say.
@@ -97,6 +98,7 @@ impl Live {
         ledger: Arc<Ledger>,
         counted: Arc<RwLock<Counters>>,
         target: Target,
+        slot: Slot,
     ) -> anyhow::Result<(Self, oneshot::Receiver<()>)> {
         let (fds, wake) = kernel.ring_fds()?;
         let wake = WakeFlags::map(wake.as_fd(), fds.len()).map_err(KernelError::Io)?;
@@ -110,6 +112,7 @@ impl Live {
         let capture = Capture {
             reader,
             target,
+            slot,
             maps,
             ledger,
             counted,
@@ -158,6 +161,8 @@ fn join<T>(thread: JoinHandle<T>, name: &str) -> anyhow::Result<T> {
 struct Capture {
     reader: Reader,
     target: Target,
+    /// Where another configuration is handed over.
+    slot: Slot,
     maps: StreamMaps,
     ledger: Arc<Ledger>,
     /// What the programs counted, for whoever asks.
@@ -229,6 +234,7 @@ impl Capture {
             self.settle_lost_ends()?;
             self.target.flush()?;
         }
+        self.reconfigure();
         let batches = self.reader.scan();
         let records = batches.iter().flatten().map(RecordBatch::num_rows).sum();
         let outputs = self.target.process(&batches, boot_ns(), self.wall)?;
@@ -241,6 +247,15 @@ impl Capture {
             }
         }
         Ok(records)
+    }
+
+    /// Takes over another configuration, if one waits: between two rounds, so that each batch is the work of one.
+    fn reconfigure(&mut self) {
+        let (Target::Pipeline(pipeline), Some(next)) = (&mut self.target, self.slot.take()) else { return };
+        self.maps.want(next.wanted);
+        pipeline.reconfigure(&next.context, next.out);
+        // Whoever asked may have been stopped.
+        let _ = next.taken.send(());
     }
 
     /// Connections whose close record found a full ring left it in a map.

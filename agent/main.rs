@@ -11,9 +11,11 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use ringtap::{
     bench,
-    cli::{Bench, Cli, Command, CommonArgs, LogEncoding, LogLevel, RecordArgs, ReplayArgs, RunArgs},
-    config::{self, Config, Problem},
+    changes::{self, Changes},
+    cli::{Bench, Cli, Command, CommonArgs, LogEncoding, LogLevel, RecordArgs, ReplayArgs, RunArgs, ValidateArgs},
+    config::{self, Config, Problem, effective, schema},
     probe::kernel::KernelError,
+    process::parse_tags,
     replay::{self, ReplayError},
     run,
     sink::SinkError,
@@ -30,7 +32,9 @@ const EXIT_CANNOT_START: u8 = 2;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
-        Some(Command::Validate { file }) => validate(&file),
+        Some(Command::Validate(arguments)) => validate(&arguments),
+        Some(Command::Schema) => print_schema(),
+        Some(Command::ReloadConfig) => reload_config(),
         Some(Command::Run(arguments)) => capture(&arguments),
         Some(Command::Record(arguments)) => record(&arguments),
         Some(Command::Replay(arguments)) => replay(&arguments),
@@ -56,15 +60,33 @@ fn capture(arguments: &RunArgs) -> anyhow::Result<ExitCode> {
     let (config, budgets) = set_up(&arguments.common)?;
     let shards = shards_or(&arguments.common, run::default_shards);
     let admin = arguments.httpd_listen.0;
-    let options = run::Options { shards, ring_bytes: arguments.ring_size, budgets, admin };
+    let options = run_options(&arguments.common, shards, arguments.ring_size, budgets, admin);
     print_report(&run::run(config, &options)?)
 }
 
 fn record(arguments: &RecordArgs) -> anyhow::Result<ExitCode> {
     let (config, budgets) = set_up(&arguments.common)?;
     let shards = shards_or(&arguments.common, run::default_shards);
-    let options = run::Options { shards, ring_bytes: arguments.ring_size, budgets, admin: None };
+    let options = run_options(&arguments.common, shards, arguments.ring_size, budgets, None);
     print_report(&run::record(config, &options, &arguments.output, arguments.redact)?)
+}
+
+fn run_options(
+    common: &CommonArgs,
+    shards: u32,
+    ring_bytes: u32,
+    budgets: Budgets,
+    admin: Option<std::net::SocketAddr>,
+) -> run::Options {
+    run::Options {
+        shards,
+        ring_bytes,
+        budgets,
+        admin,
+        file: common.config.clone().filter(|file| file != Path::new("-")),
+        body: common.http_buffer_size.map(|_| budgets.body),
+        tags: parse_tags(&common.tags),
+    }
 }
 
 fn print_report(report: &run::Report) -> anyhow::Result<ExitCode> {
@@ -78,7 +100,7 @@ fn replay(arguments: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let file = arguments.file.clone();
     // Nothing else runs beside a replay: it takes all processors.
     let shards = shards_or(&arguments.common, || run::default_shards() * 2);
-    let options = replay::Options { file, shards, budgets, progress: true };
+    let options = replay::Options { file, shards, budgets, progress: true, tags: parse_tags(&arguments.common.tags) };
     let (summary, fault) = replay::replay(config, &options)?;
     if arguments.json {
         println!("{}", serde_json::to_string(&summary).context("the summary cannot be written")?);
@@ -116,19 +138,70 @@ fn warn_unless(balanced: bool) {
     }
 }
 
-fn validate(file: &Path) -> anyhow::Result<ExitCode> {
-    let (name, text) = read_text(file)?;
-    match config::read(&name, &text) {
-        Ok((_, warnings)) => {
-            print_all("warning", &warnings);
-            println!("Config is valid.");
-            Ok(ExitCode::SUCCESS)
-        }
-        Err(problems) => {
-            print_all("error", &problems);
-            Err(CannotStart.into())
-        }
+fn validate(arguments: &ValidateArgs) -> anyhow::Result<ExitCode> {
+    let (name, text) = read_text(&arguments.file)?;
+    let (config, written, warnings) = config::read_both(&name, &text).map_err(|problems| {
+        print_all("error", &problems);
+        CannotStart
+    })?;
+    print_all("warning", &warnings);
+    if arguments.strict && !warnings.is_empty() {
+        anyhow::bail!("{} warnings, and --strict allows none", warnings.len());
     }
+    if arguments.effective {
+        print!("{}", effective::print(written).context("the configuration cannot be written")?);
+    }
+    match &arguments.against {
+        Some(recording) => print_changes(&config, arguments.than.as_deref(), recording)?,
+        None if !arguments.effective => println!("Config is valid."),
+        None => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_changes(new: &Config, than: Option<&Path>, recording: &Path) -> anyhow::Result<()> {
+    let old = match than {
+        None => config::embedded(Path::new("/var/lib/ringtap")),
+        Some(file) => {
+            let (name, text) = read_text(file)?;
+            config::read(&name, &text)
+                .map_err(|problems| {
+                    print_all("error", &problems);
+                    CannotStart
+                })?
+                .0
+        }
+    };
+    let Changes { transactions, changed, kinds, examples } = changes::compare(&old, new, recording)?;
+    println!("{changed} of {transactions} recorded transactions would have another outcome.");
+    let mut kinds: Vec<_> = kinds.into_iter().collect();
+    kinds.sort_by(|(a, n), (b, m)| m.cmp(n).then_with(|| a.cmp(b)));
+    for ((before, after), n) in kinds {
+        println!("{n:>8}  {before} → {after}");
+    }
+    if !examples.is_empty() {
+        println!("\nThe first of them:");
+        examples.iter().for_each(|example| println!("  {example}"));
+    }
+    Ok(())
+}
+
+fn print_schema() -> anyhow::Result<ExitCode> {
+    println!("{}", serde_json::to_string_pretty(&schema::schema()).context("the schema cannot be written")?);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Sends SIGHUP to the agents on this machine that wait for it.
+fn reload_config() -> anyhow::Result<ExitCode> {
+    let agents = ringtap::process::running_agents();
+    anyhow::ensure!(!agents.is_empty(), "no agent runs on this machine that this user can see");
+    for agent in agents {
+        let id = i32::try_from(agent).ok().and_then(rustix::process::Pid::from_raw).context("no such process")?;
+        rustix::process::kill_process(id, rustix::process::Signal::HUP)
+            .with_context(|| format!("cannot signal process {agent}"))?;
+        println!("asked process {agent} to reload; its log says how that went");
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn read_config(file: &Path) -> anyhow::Result<Config> {

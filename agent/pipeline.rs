@@ -5,19 +5,15 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use rayon::prelude::*;
 use ringtap_batch::{
-    capture::RowFields,
     clock::WallOffset,
-    interest::Interest,
-    objects,
     ring::abi::{LostEnd, shard_of},
     shard::{Context, Output, Shard},
-    transactions::Transactions,
-    usage,
 };
 
 use crate::{
-    config::checked::Plugins,
-    sink::{console::Console, delivery::Outbox},
+    metrics::Metrics,
+    sink::{console::Console, delivery::Outboxes},
+    stack::Stacks,
 };
 
 /// The shards, and what they hand their output to.
@@ -27,22 +23,20 @@ pub struct Pipeline {
 }
 
 /// What transactions are handed to.
+#[derive(Clone)]
 pub struct Out {
     /// What is made of them.
-    pub plugins: Arc<Plugins>,
-    /// Where events go.
-    pub events: Option<Outbox>,
-    /// Where objects go.
-    pub objects: Option<Outbox>,
+    pub stacks: Arc<Stacks>,
+    /// Where events and objects go.
+    pub to: Outboxes,
     /// Where lines go.
     pub console: Console,
+    /// What is counted of the traffic.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Rounds of fewer rows are not worth waking other threads for.
 const PARALLEL_ROWS: usize = 128;
-/// Lines are handed to the console in blocks of about this size.
-const BLOCK: usize = 16 << 10;
-
 /// The batches of one round.
 #[derive(Clone, Copy)]
 pub enum Round<'a> {
@@ -58,6 +52,12 @@ impl Pipeline {
     pub fn new(context: &Arc<Context>, shards: u32, out: Out) -> Self {
         let shards = (0..shards).map(|index| Shard::one_of(context.clone(), index, shards)).collect();
         Self { shards, out }
+    }
+
+    /// Goes on with another configuration; what is under way stays.
+    pub fn reconfigure(&mut self, context: &Arc<Context>, out: Out) {
+        self.shards.iter_mut().for_each(|shard| shard.reconfigure(context.clone()));
+        self.out = out;
     }
 
     /// Lets the shards work side by side, up to the queues of the stores; returns what each says of its streams.
@@ -99,49 +99,16 @@ impl Pipeline {
 impl Out {
     /// Hands on the batches of an output; what is left of it is for the kernel.
     fn take(&self, mut output: Output) -> Output {
-        if let (Some(connections), Some(events)) = (output.connections.take(), &self.events) {
+        if let (Some(connections), Some(events)) = (output.connections.take(), self.to.events(Some(0))) {
             events.offer(connections);
         }
-        if let Some(transactions) = output.transactions.take().as_ref().and_then(Transactions::of) {
-            self.transactions(&transactions);
+        if let Some(transactions) = output.transactions.take() {
+            self.stacks.take(&transactions, &self.to, &self.metrics, &|block| {
+                if self.console.line(block).is_err() {
+                    tracing::debug!("lines were dropped: standard output is slow or closed");
+                }
+            });
         }
         output
-    }
-
-    fn transactions(&self, t: &Transactions<'_>) {
-        for log in &self.plugins.logs {
-            let mut block = String::new();
-            for row in 0..t.rows() {
-                if log.write(t, row, &mut block) {
-                    block.push('\n');
-                }
-                if block.len() >= BLOCK || (row + 1 == t.rows() && !block.is_empty()) {
-                    block.truncate(block.len() - 1);
-                    if self.console.line(std::mem::take(&mut block)).is_err() {
-                        tracing::debug!("lines were dropped: standard output is slow or closed");
-                    }
-                }
-            }
-        }
-        if let (true, Some(events)) = (self.plugins.report_usage, &self.events) {
-            events.offer(usage::requests(t));
-        }
-        let Some(outbox) = &self.objects else { return };
-        for capture in &self.plugins.captures {
-            if let Some(objects) = objects::objects(t, capture) {
-                outbox.offer(objects);
-            }
-        }
-    }
-}
-
-impl Interest for Plugins {
-    fn wants_bodies(&self) -> bool {
-        self.captures.iter().any(|capture| capture.wants_bodies()) || self.logs.iter().any(Interest::wants_bodies)
-    }
-
-    fn can_want_bodies(&self, row: &RowFields<'_>) -> bool {
-        self.captures.iter().any(|capture| capture.can_want_bodies(row))
-            || self.logs.iter().any(|log| log.can_want_bodies(row))
     }
 }

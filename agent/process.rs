@@ -3,33 +3,73 @@
 use std::{
     collections::{HashMap, VecDeque},
     fs,
+    io::Read as _,
     os::unix::fs::MetadataExt as _,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use ringtap_batch::process::{Process, Processes};
+use ringtap_batch::{
+    process::{Process, Processes},
+    ring::abi::exclude,
+};
 
-use crate::config::checked::ProcessFilter;
+use crate::config::checked::{ProcessRules, is_ignored_by_strategy};
 
 /// How long an ended process is remembered: its last records may still be on their way.
 const REMEMBERED: Duration = Duration::from_secs(30);
 /// Entries at most; beyond, the table starts anew and is filled from `/proc`.
 const ENTRIES_MAX: usize = 65_536;
+/// Bytes of an environment that are read.
+const ENVIRONMENT_MAX: u64 = 256 << 10;
+/// Bytes of a value, and number of tags, that are kept of an environment.
+const VALUE_MAX: usize = 1024;
+const TAGS_MAX: usize = 32;
 
 /// Processes by id.
 pub struct ProcessTable {
     known: RwLock<HashMap<u32, Arc<Process>>>,
     ended: Mutex<VecDeque<(Instant, u32)>>,
     users: Mutex<HashMap<u32, Option<String>>>,
-    filters: Vec<ProcessFilter>,
+    rules: RwLock<ProcessRules>,
+    /// How often the rules have changed.
+    changes: AtomicU64,
 }
 
 impl ProcessTable {
-    /// An empty table. `filters` say what is left alone.
+    /// An empty table. `rules` say what is left alone, and what is to be known.
     #[must_use]
-    pub fn new(filters: Vec<ProcessFilter>) -> Self {
-        Self { known: RwLock::default(), ended: Mutex::default(), users: Mutex::default(), filters }
+    pub fn new(rules: ProcessRules) -> Self {
+        Self {
+            known: RwLock::default(),
+            ended: Mutex::default(),
+            users: Mutex::default(),
+            rules: RwLock::new(rules),
+            changes: AtomicU64::new(0),
+        }
+    }
+
+    /// Goes on with other rules, also for the processes that are known.
+    pub fn reconfigure(&self, rules: ProcessRules) {
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
+        let known: Vec<Arc<Process>> =
+            self.known.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        for process in known {
+            // One that is gone keeps what was known of it.
+            if let Some(now) = self.read(process.tgid) {
+                self.insert(process.tgid, Arc::new(now));
+            }
+        }
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+
+    /// How often the rules have changed.
+    #[must_use]
+    pub fn rules_changed(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
     }
 
     /// Takes note that a process runs `program` now; `/proc` knows better as long as the process lives.
@@ -75,8 +115,26 @@ impl ProcessTable {
     }
 
     fn named(&self, tgid: u32, exe: String, uid: Option<u32>) -> Process {
-        let excluded = self.filters.iter().filter(|f| f.matches(&exe)).fold(0, |all, f| all | f.bits);
-        Process { tgid, exe, uid, user: uid.and_then(|uid| self.user(uid)), excluded }
+        let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
+        let mut excluded = rules.filters.iter().filter(|f| f.matches(&exe)).fold(0, |all, f| all | f.bits);
+        let (mut details, mut tags) = (Vec::new(), Vec::new());
+        for (name, value) in environment(tgid) {
+            match name.as_str() {
+                "QPOINT_STRATEGY" => match is_ignored_by_strategy(&value, &exe) {
+                    Some(true) => excluded |= exclude::ALL,
+                    Some(false) => {}
+                    None => tracing::warn!(tgid, exe, value, "QPOINT_STRATEGY of a process is not understood"),
+                },
+                "QPOINT_TAGS" => tags.extend(parse_tags(&value)),
+                name if rules.variables.iter().any(|one| one == name) => {
+                    details.push((format!("process.env.{name}"), value));
+                }
+                _ => {}
+            }
+        }
+        let mut process = Process { tgid, exe, uid, user: uid.and_then(|uid| self.user(uid)), details, tags, excluded };
+        rules.add_tags(&mut process);
+        process
     }
 
     /// Name of a user on this host.
@@ -104,6 +162,44 @@ impl Processes for ProcessTable {
     }
 }
 
+/// The variables that a process was started with, those whose values are short.
+fn environment(tgid: u32) -> Vec<(String, String)> {
+    let mut bytes = Vec::new();
+    let Ok(file) = fs::File::open(format!("/proc/{tgid}/environ")) else { return Vec::new() };
+    // What could be read of it is as good as nothing more.
+    let _ = file.take(ENVIRONMENT_MAX).read_to_end(&mut bytes);
+    let variables = bytes.split(|byte| *byte == 0).filter_map(|variable| {
+        let text = String::from_utf8_lossy(variable);
+        let (name, value) = text.split_once('=')?;
+        (value.len() <= VALUE_MAX).then(|| (name.to_owned(), value.to_owned()))
+    });
+    variables.collect()
+}
+
+/// Other processes of this program that wait for SIGHUP; any other would end by it.
+#[must_use]
+pub fn running_agents() -> Vec<u32> {
+    const HANGUP: u64 = 1;
+    let ids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let waits = |id: &u32| {
+        let own = *id == std::process::id();
+        let name = fs::read_to_string(format!("/proc/{id}/comm")).is_ok_and(|name| name.trim() == "ringtap");
+        let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+        !own && name && caught & HANGUP != 0
+    };
+    ids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(waits).collect()
+}
+
+/// `key:value` pairs with commas between; an equals sign does as well as a colon.
+#[must_use]
+pub fn parse_tags(text: &str) -> Vec<String> {
+    let pairs = text.split(',').filter_map(|pair| pair.split_once([':', '=']));
+    let tags = pairs.map(|(key, value)| format!("{}:{}", key.trim(), value.trim()));
+    tags.filter(|tag| !tag.starts_with(':')).take(TAGS_MAX).collect()
+}
+
 fn user_name(passwd: &str, uid: u32) -> Option<String> {
     passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
@@ -118,7 +214,7 @@ mod tests {
 
     #[test]
     fn our_own_process_is_known() {
-        let table = ProcessTable::new(Vec::new());
+        let table = ProcessTable::new(ProcessRules::default());
         let own = table.get(std::process::id()).expect("it runs");
         assert_eq!(own.exe, std::env::current_exe().expect("it has a path").to_string_lossy());
         assert!(own.uid.is_some());
@@ -127,9 +223,25 @@ mod tests {
 
     #[test]
     fn a_process_that_is_gone_keeps_the_name_it_was_started_by() {
-        let table = ProcessTable::new(Vec::new());
+        let table = ProcessTable::new(ProcessRules::default());
         table.executed(u32::MAX, "/bin/short-lived");
         assert_eq!(table.get(u32::MAX).expect("remembered").binary(), "short-lived");
+    }
+
+    #[test]
+    fn tags_are_pairs() {
+        assert_eq!(parse_tags("team:web, env=prod,,:x,none"), ["team:web", "env:prod"]);
+    }
+
+    #[test]
+    fn a_process_says_how_it_wants_to_be_treated() {
+        let ignored = |value| is_ignored_by_strategy(value, "/usr/bin/curl");
+        assert_eq!(ignored("ignore"), Some(true));
+        assert_eq!(ignored("observe"), Some(false));
+        assert_eq!(ignored("ignore,exe.suffix:/curl"), Some(true));
+        assert_eq!(ignored("ignore,exe.exact:/usr/bin/wget,exe.regex:^/bin"), Some(false));
+        assert_eq!(ignored("forward,"), Some(false));
+        assert_eq!((ignored("hide"), ignored("ignore,exe.like:x")), (None, None));
     }
 
     #[test]

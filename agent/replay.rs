@@ -14,13 +14,14 @@ use ringtap_batch::{
     budget::{Budgets, Memory},
     clock::WallOffset,
     ids::Ids,
+    interest::Everything,
     ledger::Ledger,
     process::Processes,
     ring::{
         abi::{Counters, Kind, flag, wanted},
         records::Records,
     },
-    shard::Context,
+    shard::{Context, Shard},
 };
 
 use self::{
@@ -28,7 +29,7 @@ use self::{
     segments::View,
 };
 use crate::{
-    config::Config,
+    config::{Config, checked::ProcessRules},
     pipeline::{Out, Pipeline, Round},
     recording::{RecordedProcesses, Recording, RecordingError},
     sink::{Patience, console::Console, delivery::Delivery},
@@ -47,6 +48,8 @@ pub struct Options {
     pub shards: u32,
     /// What may be kept.
     pub budgets: Budgets,
+    /// `key:value` tags of everything.
+    pub tags: Vec<String>,
     /// Whether to show a progress bar where standard error is a terminal.
     pub progress: bool,
 }
@@ -93,7 +96,7 @@ pub enum ReplayError {
 pub fn replay(config: Config, options: &Options) -> anyhow::Result<(Summary, Option<ReplayError>)> {
     let begun = Instant::now();
     let ledger = Arc::new(Ledger::default());
-    let processes = Arc::new(RecordedProcesses::new(config.filters));
+    let processes = Arc::new(RecordedProcesses::new(config.processes));
     let source = Source::open(&options.file, config.wanted)?;
     let (format, file_bytes) = (source.format(), source.progress().1);
     let (console, console_thread) =
@@ -104,7 +107,7 @@ pub fn replay(config: Config, options: &Options) -> anyhow::Result<(Summary, Opt
         let _inside = runtime.enter();
         Delivery::start(&config.stores, &console, &ledger, &memory, Patience::UntilRoom)?
     };
-    let plugins = Arc::new(config.plugins);
+    let stacks = Arc::new(config.stacks);
     let context = Arc::new(Context {
         processes: Arc::clone(&processes) as Arc<dyn Processes>,
         ids: Arc::new(Ids::new([0; 3], 0, 0)),
@@ -112,11 +115,12 @@ pub fn replay(config: Config, options: &Options) -> anyhow::Result<(Summary, Opt
         wanted: config.wanted,
         budgets: options.budgets,
         memory,
-        interest: plugins.clone(),
+        interest: stacks.clone(),
         hostname: String::new(),
-        report_connections: delivery.events.is_some(),
+        tags: options.tags.clone(),
+        report_connections: delivery.to.events(Some(0)).is_some(),
     });
-    let out = Out { plugins, events: delivery.events.clone(), objects: delivery.objects.clone(), console };
+    let out = Out { stacks, to: delivery.to.clone(), console, metrics: Arc::default() };
     let mut pipeline = Pipeline::new(&context, options.shards, out);
     let progress = Progress::new(options, file_bytes);
     let (counters, packets, fault) = drive(source, &processes, &ledger, &mut pipeline, &progress)?;
@@ -135,12 +139,40 @@ pub fn replay(config: Config, options: &Options) -> anyhow::Result<(Summary, Opt
         balanced: ledger.balance(&counters).is_ok(),
         table: ledger.table(&counters),
     };
-    let file = options.file.clone();
-    let fault = fault.map(|fault| match fault {
-        SourceError::Recording(error) => ReplayError::Recording(file, error),
-        SourceError::CaptureFile(error) => ReplayError::CaptureFile(file, error),
+    Ok((summary, fault.map(|fault| fault.of(&options.file))))
+}
+
+/// Hands the transactions of a file to `take`, batch by batch, whole and unfiltered; nothing goes anywhere else.
+///
+/// # Errors
+///
+/// The file cannot be read.
+pub fn transactions(file: &Path, wanted_bits: u32, take: &dyn Fn(&RecordBatch)) -> anyhow::Result<()> {
+    let processes = Arc::new(RecordedProcesses::new(ProcessRules::default()));
+    let context = Arc::new(Context {
+        processes: Arc::clone(&processes) as Arc<dyn Processes>,
+        ids: Arc::new(Ids::new([0; 3], 0, 0)),
+        ledger: Arc::default(),
+        wanted: wanted::INGRESS | wanted::EGRESS_INTERNAL | wanted::EGRESS_EXTERNAL | wanted::LOOPBACK,
+        budgets: Budgets::default(),
+        memory: Arc::new(Memory::new(Budgets::default().agent)),
+        interest: Arc::new(Everything),
+        hostname: String::new(),
+        tags: Vec::new(),
+        report_connections: false,
     });
-    Ok((summary, fault))
+    let mut source = Source::open(file, wanted_bits)?;
+    let mut shard = Shard::new(context);
+    let (mut now_ns, mut wall) = (0, WallOffset(0));
+    loop {
+        let chunk = source.read().map_err(|fault| fault.of(file))?;
+        let Some(chunk) = chunk else { break };
+        (now_ns, wall) = (chunk.now_ns.max(now_ns), chunk.wall);
+        processes.learn(&chunk.batch);
+        shard.process(Some(&chunk.batch), now_ns, wall).transactions.iter().for_each(take);
+    }
+    shard.finish(now_ns, wall).transactions.iter().for_each(take);
+    Ok(())
 }
 
 /// A batch on its way from the reader to the shards.
@@ -217,6 +249,15 @@ fn count(batch: &RecordBatch, counters: &mut Counters, ledger: &Ledger) {
 enum SourceError {
     Recording(RecordingError),
     CaptureFile(CaptureFileError),
+}
+
+impl SourceError {
+    fn of(self, file: &Path) -> ReplayError {
+        match self {
+            Self::Recording(error) => ReplayError::Recording(file.to_owned(), error),
+            Self::CaptureFile(error) => ReplayError::CaptureFile(file.to_owned(), error),
+        }
+    }
 }
 
 /// Where the records come from.

@@ -2,8 +2,8 @@
 
 use std::{
     net::SocketAddr,
-    path::Path,
-    sync::Arc,
+    path::{Path, PathBuf},
+    sync::{Arc, RwLock},
     time::{Duration, Instant},
 };
 
@@ -16,15 +16,18 @@ use ringtap_batch::{
     process::Processes,
     shard::Context,
 };
+use tokio::task::JoinSet;
 
 use crate::{
     admin::{self, Told},
     config::Config,
     live::{Live, Target, boot_ns},
+    metrics::Metrics,
     pipeline::{Out, Pipeline},
     probe::kernel::{Kernel, Settings},
     process::ProcessTable,
     recording::{Recorder, Redactor},
+    reload::{Reloader, Slot},
     sink::{Patience, console::Console, delivery::Delivery},
 };
 
@@ -46,6 +49,12 @@ pub struct Options {
     pub budgets: Budgets,
     /// Where the admin server listens, if it does.
     pub admin: Option<SocketAddr>,
+    /// The configuration's file, to be read again when it changes.
+    pub file: Option<PathBuf>,
+    /// The body limit, if the command line sets it.
+    pub body: Option<usize>,
+    /// `key:value` tags of everything.
+    pub tags: Vec<String>,
 }
 
 /// How a capture went.
@@ -78,37 +87,67 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<Report> {
         let _inside = runtime.enter();
         Delivery::start(&config.stores, &console, &ledger, &memory, Patience::None)?
     };
-    let signals = runtime.block_on(async { Signals::listen() }).context("cannot listen for signals")?;
-    let processes = Arc::new(ProcessTable::new(config.filters));
-    let plugins = Arc::new(config.plugins);
+    let (signals, mut hangup) = runtime.block_on(async { listen() }).context("cannot listen for signals")?;
+    let processes = Arc::new(ProcessTable::new(config.processes));
+    let stacks = Arc::new(config.stacks);
+    let metrics = Arc::new(Metrics::default());
     let context = Arc::new(Context {
         processes: processes.clone(),
         ids: Arc::new(ids()),
         ledger: ledger.clone(),
         wanted: config.wanted,
         budgets: options.budgets,
-        memory,
-        interest: plugins.clone(),
+        memory: memory.clone(),
+        interest: stacks.clone(),
         hostname: hostname(),
-        report_connections: delivery.events.is_some(),
+        tags: options.tags.clone(),
+        report_connections: delivery.to.events(Some(0)).is_some(),
     });
-    let out = Out { plugins, events: delivery.events.clone(), objects: delivery.objects.clone(), console };
+    let to = delivery.to.clone();
+    let out = Out { stacks: stacks.clone(), to, console: console.clone(), metrics: metrics.clone() };
     let target = Target::Pipeline(Pipeline::new(&context, options.shards, out));
+    let mut reloader = Reloader {
+        file: options.file.clone(),
+        body: options.body,
+        context: context.clone(),
+        console,
+        ledger: ledger.clone(),
+        metrics: metrics.clone(),
+        processes: processes.clone(),
+        slot: Slot::default(),
+        stacks: Arc::new(RwLock::new(stacks)),
+        delivery,
+        before: JoinSet::new(),
+    };
     let kernel_counts = Arc::default();
-    let told = Told { ledger: ledger.clone(), kernel: Arc::clone(&kernel_counts), memory: context.memory.clone() };
-    let (live, ended) = Live::start(kernel, options.ring_bytes, processes, ledger.clone(), kernel_counts, target)?;
+    let told = Told {
+        ledger: ledger.clone(),
+        kernel: Arc::clone(&kernel_counts),
+        memory,
+        stacks: reloader.stacks.clone(),
+        metrics,
+    };
+    let slot = reloader.slot.clone();
+    let (live, ended) =
+        Live::start(kernel, options.ring_bytes, processes, ledger.clone(), kernel_counts, target, slot)?;
     if let Some(address) = options.admin
         && let Err(error) = runtime.block_on(admin::listen(address, told))
     {
         tracing::warn!(%error, "no metrics: cannot listen on {address}");
     }
     tracing::info!("capturing; stop with Ctrl-C");
-    runtime.block_on(until_stopped(signals, ended));
+    runtime.block_on(async {
+        tokio::select! {
+            () = until_stopped(signals, ended) => {}
+            () = reloader.watch(&mut hangup) => {}
+        }
+    });
     let stopped = Instant::now();
     runtime.spawn(stop_at_once());
     let counters = live.stop()?;
     let left = SHUTDOWN.saturating_sub(stopped.elapsed() + RESERVE);
-    runtime.block_on(delivery.drain(left));
+    drop(context);
+    runtime.block_on(reloader.drain(left));
     // A disk that hangs must not keep us.
     runtime.shutdown_timeout(RESERVE);
     if !console_thread.join(RESERVE) {
@@ -126,8 +165,13 @@ pub fn record(config: Config, options: &Options, file: &Path, redact: bool) -> a
     let ledger = Arc::new(Ledger::default());
     let kernel = Kernel::load(settings(&config, options))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let signals = runtime.block_on(async { Signals::listen() }).context("cannot listen for signals")?;
-    let processes = Arc::new(ProcessTable::new(config.filters));
+    let (signals, _hangup) = runtime.block_on(async { listen() }).context("cannot listen for signals")?;
+    // Environments can hold secrets: a recording without secrets has none of them.
+    let mut rules = config.processes;
+    if redact {
+        (rules.variables, rules.tags) = (Vec::new(), Vec::new());
+    }
+    let processes = Arc::new(ProcessTable::new(rules));
     let known: Arc<dyn Processes> = processes.clone();
     let target = if redact {
         // What is written is not what was read: its rows are counted by nobody.
@@ -141,6 +185,7 @@ pub fn record(config: Config, options: &Options, file: &Path, redact: bool) -> a
             memory: Arc::new(Memory::new(options.budgets.agent)),
             interest: Arc::new(NoBodies),
             hostname: hostname(),
+            tags: Vec::new(),
             report_connections: true,
         });
         Target::Redactor(Box::new(Redactor::new(&context, options.shards, recorder)))
@@ -148,7 +193,8 @@ pub fn record(config: Config, options: &Options, file: &Path, redact: bool) -> a
         Target::Recorder(Box::new(Recorder::create(file, &hostname(), known, ledger.clone())?))
     };
     let counts = Arc::default();
-    let (live, ended) = Live::start(kernel, options.ring_bytes, processes, ledger.clone(), counts, target)?;
+    let (live, ended) =
+        Live::start(kernel, options.ring_bytes, processes, ledger.clone(), counts, target, Slot::default())?;
     tracing::info!("recording into {}; stop with Ctrl-C", file.display());
     runtime.block_on(until_stopped(signals, ended));
     let counters = live.stop()?;
@@ -185,6 +231,12 @@ async fn stop_at_once() {
         tracing::error!("stopped at once; what was on its way is lost uncounted");
         std::process::exit(1);
     }
+}
+
+/// The signals that end the agent, and the one that makes it read its configuration again; the recorder only survives it.
+fn listen() -> std::io::Result<(Signals, tokio::signal::unix::Signal)> {
+    use tokio::signal::unix::{SignalKind, signal};
+    Ok((Signals::listen()?, signal(SignalKind::hangup())?))
 }
 
 /// One for two processors, a power of two.

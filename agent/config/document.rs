@@ -1,11 +1,11 @@
 //! A YAML document with the place of each key, so that every message can name its line.
 
-use std::{collections::HashMap, fmt};
+use std::{collections::HashMap, fmt, sync::LazyLock};
 
 use saphyr_parser::{Event, Parser, Span};
 use serde::de::DeserializeOwned;
 
-use super::written::Written;
+use super::{schema, written::Written};
 
 /// Something to tell the user of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,72 +139,11 @@ fn bracketed(path: &str) -> String {
 /// The known key that is written most alike, if one is close.
 fn nearest(name: &str) -> Option<&'static str> {
     const CLOSE: f64 = 0.8;
+    static KEYS: LazyLock<Vec<String>> = LazyLock::new(schema::keys);
     let score = |known: &&'static str| strsim::jaro_winkler(name, known);
-    let best = KEYS.iter().copied().max_by(|a, b| score(a).total_cmp(&score(b)))?;
+    let best = KEYS.iter().map(String::as_str).max_by(|a, b| score(a).total_cmp(&score(b)))?;
     (score(&best) >= CLOSE).then_some(best)
 }
-
-/// Every key of the configuration; a test compares them with the structures.
-pub(crate) const KEYS: [&str; 58] = [
-    "access_key",
-    "access_url",
-    "agent",
-    "audit_include_dns",
-    "body",
-    "bucket",
-    "budgets",
-    "config",
-    "connection",
-    "control",
-    "custom",
-    "direction",
-    "disabled",
-    "enabled",
-    "endpoint",
-    "endpoints",
-    "environment",
-    "event_store",
-    "event_stores",
-    "exe",
-    "expr",
-    "filters",
-    "format",
-    "groups",
-    "headers",
-    "http",
-    "id",
-    "ignore_loopback",
-    "insecure",
-    "insecure_skip_verify",
-    "level",
-    "macros",
-    "mode",
-    "name",
-    "object_store",
-    "object_stores",
-    "only",
-    "otel_endpoint",
-    "path",
-    "plugins",
-    "protocol",
-    "region",
-    "rulekit",
-    "rules",
-    "secret_key",
-    "service_name",
-    "services",
-    "shard",
-    "stack",
-    "stacks",
-    "strategy",
-    "tags",
-    "tap",
-    "tls",
-    "token",
-    "type",
-    "value",
-    "version",
-];
 
 /// Walks the events of a parser that knows places, and notes the line of each key and item.
 fn lines(text: &str) -> HashMap<String, usize> {

@@ -1,12 +1,17 @@
-//! The configuration: as written ([`written`]), read with places for messages ([`document`]), and checked
-//! ([`checked`]).
+//! The configuration: as written ([`written`]), read with places for messages ([`document`]), and checked ([`check`])
+//! to what the agent runs with ([`checked`]).
 
+pub mod check;
 pub mod checked;
 pub mod document;
+pub mod effective;
+pub mod schema;
+pub mod template;
 pub mod written;
 
 pub use checked::Config;
 pub use document::Problem;
+use written::Written;
 
 /// What runs when no file is given: readable lines on the console, objects in the disk store.
 const EMBEDDED: &str = include_str!("default.yaml");
@@ -17,11 +22,20 @@ const EMBEDDED: &str = include_str!("default.yaml");
 ///
 /// Every problem that keeps the agent from starting, each with its place.
 pub fn read(name: &str, text: &str) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
+    read_both(name, text).map(|(config, _, warnings)| (config, warnings))
+}
+
+/// The same, with what was written.
+///
+/// # Errors
+///
+/// As [`read`].
+pub fn read_both(name: &str, text: &str) -> Result<(Config, Written, Vec<Problem>), Vec<Problem>> {
     let document = document::Document::parse(name, text).map_err(|problem| vec![problem])?;
     let mut warnings = Vec::new();
     let written = document.decode(&mut warnings).map_err(|problem| vec![problem])?;
-    let config = checked::check(&document, written, &mut warnings)?;
-    Ok((config, warnings))
+    let config = check::check(&document, &written, &mut warnings)?;
+    Ok((config, written, warnings))
 }
 
 /// The embedded default, with objects under `data_dir`.

@@ -2,7 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use plugins::*;
+pub use tap::*;
+
+mod plugins;
+mod tap;
+
+fn is_null(value: &serde_yaml::Value) -> bool {
+    value.is_null()
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
 
 /// A truth value in any of the spellings of YAML 1.1, which existing files use.
 fn truth<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
@@ -19,10 +34,12 @@ fn truth<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::E
 }
 
 /// The whole file.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct Written {
     /// Format version; every version so far reads alike.
+    #[serde(skip_serializing_if = "is_null")]
+    #[schemars(with = "Option<serde_json::Value>")]
     pub version: serde_yaml::Value,
     /// Where events and objects go.
     pub services: Services,
@@ -32,14 +49,18 @@ pub struct Written {
     pub stacks: BTreeMap<String, Stack>,
     /// What is captured.
     pub tap: Tap,
-    /// Tags of events; read, not acted on yet.
-    pub tags: serde_yaml::Value,
+    /// Tags of everything that is reported.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<Tag>,
     /// Allow and deny rules; they need a proxy in the path, which this is not.
-    pub control: serde_yaml::Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub control: Option<Control>,
+    /// What is masked before anything leaves. Ours.
+    pub redaction: Redaction,
 }
 
 /// `services`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct Services {
     /// `event_stores`.
@@ -47,43 +68,49 @@ pub struct Services {
     /// `object_stores`.
     pub object_stores: Vec<ObjectStore>,
     /// Classifier service; not part of this agent.
+    #[serde(skip_serializing_if = "is_null")]
+    #[schemars(with = "Option<serde_json::Value>")]
     pub qscan: serde_yaml::Value,
 }
 
 /// A value, or the environment variable that holds it.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 pub struct ValueSource {
     /// Where the value is.
     #[serde(rename = "type")]
     pub kind: ValueSourceKind,
-    /// Name of the variable, or the value itself.
+    /// Name of the variable, the value itself, or the path of the file.
     pub value: String,
 }
 
 /// Kinds of [`ValueSource`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ValueSourceKind {
     /// Environment variable.
     Env,
     /// Literal.
     Text,
+    /// Content of a file, without the white space at its end. Ours.
+    File,
 }
 
 /// TLS towards a collector.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct Tls {
     /// Whether it is used.
     #[serde(default, deserialize_with = "truth")]
+    #[schemars(with = "bool")]
     pub enabled: bool,
     /// Whether the collector's certificate goes unchecked.
     #[serde(default, deserialize_with = "truth")]
+    #[schemars(with = "bool")]
     pub insecure_skip_verify: bool,
 }
 
 /// Protocols towards a collector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// OTLP over gRPC.
@@ -96,40 +123,52 @@ pub enum Protocol {
 }
 
 /// An entry of `event_stores`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 pub struct EventStore {
     /// Which store.
     #[serde(rename = "type")]
     pub kind: EventStoreKind,
     /// Name for plugins to refer to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// `otel`: address of the collector.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
     /// `otel`.
     #[serde(default)]
     pub protocol: Protocol,
     /// `otel`: header fields of each request.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, ValueSource>,
     /// `otel`: resource attribute `service.name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_name: Option<String>,
     /// `otel`: resource attribute `environment`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment: Option<String>,
     /// `otel`.
     #[serde(default)]
     pub tls: Tls,
+    /// `otel`: each field of an event also as an attribute of its own. Ours.
+    #[serde(default, deserialize_with = "truth", skip_serializing_if = "is_default")]
+    #[schemars(with = "bool")]
+    pub flat_attributes: bool,
     /// `axiom`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dataset: Option<ValueSource>,
     /// `axiom`, `pulse`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<ValueSource>,
-    /// `pulse`.
+    /// `axiom`: address of the interface, ours; `pulse`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// `pulse`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_insecure: Option<bool>,
 }
 
 /// Event stores.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum EventStoreKind {
     /// Drops everything.
@@ -138,63 +177,82 @@ pub enum EventStoreKind {
     Stdout,
     /// OTLP logs.
     Otel,
-    /// Not acting in this version.
+    /// The ingest interface of Axiom.
     Axiom,
     /// Not acting: a vendor's cloud.
     #[serde(alias = "pulse-streaming", alias = "pulse-legacy")]
     Pulse,
+    /// Any other; standard output, as in the program that this is compatible with.
+    #[serde(untagged)]
+    #[schemars(skip)]
+    Other(String),
 }
 
 /// An entry of `object_stores`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 pub struct ObjectStore {
     /// Which store.
     #[serde(rename = "type")]
     pub kind: ObjectStoreKind,
     /// Name for plugins to refer to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// Which event store gets the records of stored objects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_store: Option<StoreRef>,
     /// `s3`: host and port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
     /// `s3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bucket: Option<String>,
     /// `s3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
     /// `s3`, `disk`: template of the url in events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_url: Option<String>,
     /// `s3`: plain HTTP.
     #[serde(default, deserialize_with = "truth")]
+    #[schemars(with = "bool")]
     pub insecure: bool,
     /// `s3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_key: Option<ValueSource>,
     /// `s3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_key: Option<ValueSource>,
     /// `otel`: address of the collector.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub otel_endpoint: Option<String>,
     /// `otel`.
     #[serde(default)]
     pub protocol: Protocol,
     /// `otel`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, ValueSource>,
     /// `otel`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_name: Option<String>,
     /// `otel`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment: Option<String>,
     /// `otel`.
     #[serde(default)]
     pub tls: Tls,
     /// `disk`: folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<std::path::PathBuf>,
     /// `qpoint`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// `qpoint`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<ValueSource>,
 }
 
 /// Object stores.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ObjectStoreKind {
     /// Drops everything.
@@ -209,21 +267,27 @@ pub enum ObjectStoreKind {
     Disk,
     /// Not acting: a vendor's cloud.
     Qpoint,
+    /// Any other; standard output, as in the program that this is compatible with.
+    #[serde(untagged)]
+    #[schemars(skip)]
+    Other(String),
 }
 
 /// A reference to a store.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct StoreRef {
     /// Its `id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// Nothing goes there.
     #[serde(default, deserialize_with = "truth")]
+    #[schemars(with = "bool")]
     pub disabled: bool,
 }
 
 /// `rulekit`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct Rulekit {
     /// Named expressions.
@@ -231,7 +295,7 @@ pub struct Rulekit {
 }
 
 /// A named expression.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Macro {
     /// Called as `name()`.
     pub name: String,
@@ -240,7 +304,7 @@ pub struct Macro {
 }
 
 /// A plugin stack.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct Stack {
     /// Each sees every transaction.
@@ -248,250 +312,96 @@ pub struct Stack {
 }
 
 /// A plugin of a stack.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Plugin {
     /// Which one.
     #[serde(rename = "type")]
     pub kind: String,
     /// Its own keys.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_null")]
+    #[schemars(with = "Option<serde_json::Value>")]
     pub config: serde_yaml::Value,
 }
 
-/// Level of `http_capture`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    /// No object.
-    #[default]
-    None,
-    /// Metadata only.
-    Summary,
-    /// Also header fields.
-    #[serde(alias = "details")]
-    Headers,
-    /// Also bodies.
-    Full,
+/// A tag of everything that is reported of a process.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+pub struct Tag {
+    /// What stands before the colon.
+    pub key: String,
+    /// Where the value is.
+    pub source: TagSource,
+    /// Name of the variable, label or annotation.
+    pub location: String,
 }
 
-/// Format of `http_capture`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// JSON.
-    #[default]
-    Json,
-    /// Readable text.
-    Text,
+/// Where the value of a tag is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum TagSource {
+    /// Environment of the observed process.
+    #[serde(rename = "env")]
+    Env,
+    /// Label of its pod.
+    #[serde(rename = "k8s.label")]
+    PodLabel,
+    /// Annotation of its pod.
+    #[serde(rename = "k8s.annotation")]
+    PodAnnotation,
+    /// Label of its container.
+    #[serde(rename = "container.label")]
+    ContainerLabel,
 }
 
-/// `http_capture`.
-#[derive(Debug, Default, Deserialize)]
+/// Allow and deny rules.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
-pub struct HttpCapture {
-    /// Of transactions that no rule matches.
-    pub level: Level,
-    /// Of transactions that no rule matches.
-    pub format: Format,
-    /// Which store.
-    pub object_store: StoreRef,
-    /// The first that matches decides.
-    pub rules: Vec<CaptureRule>,
+pub struct Control {
+    /// `allow`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<String>,
+    /// Checked, and not acted on.
+    pub rules: Vec<ControlRule>,
+    /// Without effect, as in the program that this is compatible with.
+    #[serde(skip_serializing_if = "is_null")]
+    #[schemars(with = "Option<serde_json::Value>")]
+    pub log: serde_yaml::Value,
 }
 
-/// A rule of `http_capture`.
-#[derive(Debug, Deserialize)]
-pub struct CaptureRule {
+/// A rule of `control`.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+pub struct ControlRule {
     /// For people.
-    #[serde(default)]
     pub name: String,
     /// Expression.
     pub expr: String,
-    /// Level of what it matches.
+    /// `allow` or `deny`.
     #[serde(default)]
-    pub level: Level,
-    /// Format of what it matches.
-    pub format: Option<Format>,
+    pub actions: Vec<String>,
 }
 
-/// `access_logs` and `debug`.
-#[derive(Debug, Default, Deserialize)]
+/// What is masked before anything leaves. Ours.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
-pub struct AccessLogs {
-    /// How much of each transaction.
-    pub mode: Mode,
-    /// In which form; by the plugin's type if absent.
-    pub format: Option<LogFormat>,
-    /// The first that matches decides.
-    pub rules: Vec<LogRule>,
-}
-
-/// How much of a transaction is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// Nothing.
-    None,
-    /// A line.
-    #[default]
-    Summary,
-    /// Also header fields.
-    #[serde(alias = "headers")]
-    Details,
-    /// Also bodies.
-    Full,
-}
-
-/// Form of what is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// JSON lines.
-    Json,
-    /// Readable lines.
-    Console,
-}
-
-/// A rule of `access_logs`.
-#[derive(Debug, Deserialize)]
-pub struct LogRule {
-    /// For people.
-    #[serde(default)]
-    pub name: String,
-    /// Expression.
-    pub expr: String,
-    /// Mode of what it matches.
-    #[serde(default)]
-    pub mode: Mode,
-}
-
-/// `report_usage`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct ReportUsage {
-    /// Read, without effect, as in the program that this is compatible with.
-    pub tags: Vec<String>,
-    /// Header fields to promote; not acting yet.
+pub struct Redaction {
+    /// Whether credentials are masked; what is listed below is masked either way.
+    #[serde(deserialize_with = "truth")]
+    #[schemars(with = "bool")]
+    pub enabled: bool,
+    /// Names of more header fields.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<String>,
+    /// Names of more parameters of urls and forms.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub query: Vec<String>,
+    /// Places in JSON bodies, such as `$.user.ssn` or `$..pin`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub json_paths: Vec<String>,
+    /// Regular expressions, for urls, header fields and bodies.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub patterns: Vec<String>,
 }
 
-/// Which connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Direction {
-    /// Accepted and opened here.
-    #[default]
-    All,
-    /// Accepted here.
-    Ingress,
-    /// Opened here.
-    Egress,
-    /// Opened here, to private addresses.
-    EgressInternal,
-    /// Opened here, to public addresses.
-    EgressExternal,
-}
-
-/// `tap`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Tap {
-    /// Which connections.
-    pub direction: Direction,
-    /// Leave connections to loopback addresses alone.
-    #[serde(default, deserialize_with = "truth")]
-    pub ignore_loopback: bool,
-    /// Report connections of name look-ups; those are not captured yet.
-    #[serde(default, deserialize_with = "truth")]
-    pub audit_include_dns: bool,
-    /// Stack for HTTP.
-    pub http: StackRef,
-    /// Exclude processes.
-    pub filters: Filters,
-    /// What may be kept in memory. Ours.
-    pub budgets: Budgets,
-    /// Stacks by domain; not acting yet.
-    pub endpoints: serde_yaml::Value,
-    /// Other protocols; not captured.
-    pub redis: serde_yaml::Value,
-    /// Other protocols; not captured.
-    pub mysql: serde_yaml::Value,
-    /// Other protocols; not captured.
-    pub kafka: serde_yaml::Value,
-    /// Other protocols; not captured.
-    pub postgres: serde_yaml::Value,
-}
-
-/// What may be kept in memory: sizes such as `512kb` or `2mb`. Ours.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Budgets {
-    /// Of one body; `--http-buffer-size` goes before it.
-    pub body: Option<String>,
-    /// Of the open exchanges of a connection.
-    pub connection: Option<String>,
-    /// Of the connections of a shard.
-    pub shard: Option<String>,
-    /// Of all shards, and of what waits for the stores.
-    pub agent: Option<String>,
-}
-
-/// A stack by name; empty and `none` mean none.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct StackRef {
-    /// Its name.
-    pub stack: String,
-}
-
-/// `filters`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Filters {
-    /// Well-known processes.
-    pub groups: Vec<String>,
-    /// By path.
-    pub custom: Vec<CustomFilter>,
-}
-
-/// Excludes processes by the path of their executable.
-#[derive(Debug, Deserialize)]
-pub struct CustomFilter {
-    /// Path or pattern.
-    pub exe: String,
-    /// How it is compared.
-    pub strategy: Strategy,
-    /// What is left alone; everything if empty.
-    #[serde(default)]
-    pub only: Vec<Only>,
-}
-
-/// How a path is compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Strategy {
-    /// Equal.
-    Exact,
-    /// Begins with.
-    Prefix,
-    /// Ends with.
-    Suffix,
-    /// Contains.
-    Contains,
-    /// Regular expression.
-    Regex,
-}
-
-/// What of a process is left alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Only {
-    /// All payload.
-    Data,
-    /// Name look-ups.
-    Dns,
-    /// Plaintext at TLS libraries.
-    Tls,
-    /// HTTP.
-    Http,
+impl Default for Redaction {
+    fn default() -> Self {
+        Self { enabled: true, headers: Vec::new(), query: Vec::new(), json_paths: Vec::new(), patterns: Vec::new() }
+    }
 }

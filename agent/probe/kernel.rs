@@ -8,7 +8,7 @@ use std::{
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{ArrayOfMaps, HashMap, Map, MapData, PerCpuArray},
+    maps::{Array, ArrayOfMaps, HashMap, Map, MapData, PerCpuArray},
     programs::{
         BtfTracePoint, Iter, ProgramError, RawTracePoint, UProbe,
         uprobe::{UProbeAttachLocation, UProbeLink, UProbeScope},
@@ -103,6 +103,7 @@ pub struct Kernel {
 
 /// Maps that the capture thread uses.
 pub struct StreamMaps {
+    wanted: Array<MapData, u32>,
     skip: HashMap<MapData, [u8; 16], u64>,
     counters: PerCpuArray<MapData, [u64; size_of::<Counters>() / 8]>,
     lost_ends: HashMap<MapData, u64, [u64; size_of::<LostEnd>() / 8]>,
@@ -266,6 +267,8 @@ impl Kernel {
     /// They are not as declared.
     pub fn take_stream_maps(&mut self) -> Result<StreamMaps, KernelError> {
         Ok(StreamMaps {
+            // The one variable of the programs that can change while they run.
+            wanted: self.take(".data")?.try_into()?,
             skip: self.take("skip_until")?.try_into()?,
             counters: self.take("counters")?.try_into()?,
             lost_ends: self.take("lost_ends")?.try_into()?,
@@ -288,6 +291,13 @@ impl Kernel {
 }
 
 impl StreamMaps {
+    /// Which connections are wanted from now on, by bits of [`ringtap_bpf::abi::wanted`].
+    pub fn want(&mut self, bits: u32) {
+        if let Err(error) = self.wanted.set(0, bits, 0) {
+            tracing::error!(%error, "the kernel goes on with the connections that were wanted before");
+        }
+    }
+
     /// Leaves payload of a stream below `offset` in the kernel. A full table forgets the oldest entries.
     pub fn skip_until(&mut self, stream: Stream, offset: u64) {
         let key: [u8; 16] = stream.as_bytes().try_into().expect("a stream has sixteen bytes");

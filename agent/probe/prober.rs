@@ -50,6 +50,9 @@ pub struct Prober {
     refused: Option<String>,
     links: Vec<UProbeLink>,
     rescanned: Instant,
+    /// Processes that the kernel was told to leave alone, and by which configuration.
+    excluded: HashSet<u32>,
+    rules: u64,
 }
 
 impl Prober {
@@ -62,8 +65,19 @@ impl Prober {
         let (control, _) = Reader::open(vec![kernel.control_fd()?], CONTROL_BYTES, None)?;
         let maps = kernel.take_process_maps()?;
         let (seen, links, refused) = (HashSet::new(), Vec::new(), None);
-        let mut prober =
-            Self { kernel, control, maps, processes, seen, denied: 0, refused, links, rescanned: Instant::now() };
+        let mut prober = Self {
+            kernel,
+            control,
+            maps,
+            processes,
+            seen,
+            denied: 0,
+            refused,
+            links,
+            rescanned: Instant::now(),
+            excluded: HashSet::new(),
+            rules: 0,
+        };
         prober.kernel.start()?;
         for lost in &prober.kernel.missing {
             tracing::warn!("this kernel lacks {lost}");
@@ -99,7 +113,9 @@ impl Prober {
                     self.event(&row);
                 }
             }
-            if self.rescanned.elapsed() > RESCAN_EVERY {
+            let rules = self.processes.rules_changed();
+            if self.rescanned.elapsed() > RESCAN_EVERY || rules != self.rules {
+                self.rules = rules;
                 self.scan_processes();
             }
         }
@@ -113,7 +129,10 @@ impl Prober {
                 self.learn(row.tgid, &String::from_utf8_lossy(row.payload));
                 self.look_at(&PathBuf::from(format!("/proc/{}/exe", row.tgid)));
             }
-            Some(Kind::Exit) => self.processes.exited(row.tgid),
+            Some(Kind::Exit) => {
+                self.excluded.remove(&row.tgid);
+                self.processes.exited(row.tgid);
+            }
             Some(Kind::Map) => {
                 if let Some(file) = MappedFile::read(row.payload) {
                     self.mapped(row.tgid, &file);
@@ -126,7 +145,10 @@ impl Prober {
     fn learn(&mut self, tgid: u32, program: &str) {
         let process = self.processes.executed(tgid, program);
         if process.excluded != 0 {
+            self.excluded.insert(tgid);
             self.maps.exclude(tgid, process.excluded);
+        } else if self.excluded.remove(&tgid) {
+            self.maps.exclude(tgid, 0);
         }
     }
 

@@ -21,7 +21,7 @@ use ringtap_batch::{
 };
 
 use super::{ProcessRow, seal::Seals};
-use crate::config::checked::ProcessFilter;
+use crate::config::checked::ProcessRules;
 
 /// One message at most; the recorder stays far below.
 const MESSAGE_MAX: u64 = 2 << 30;
@@ -227,14 +227,14 @@ impl Pool {
 #[derive(Debug)]
 pub struct RecordedProcesses {
     known: RwLock<HashMap<u32, Arc<Process>>>,
-    filters: Vec<ProcessFilter>,
+    rules: ProcessRules,
 }
 
 impl RecordedProcesses {
-    /// None so far. `filters` say what is left alone.
+    /// None so far. `rules` say what is left alone.
     #[must_use]
-    pub fn new(filters: Vec<ProcessFilter>) -> Self {
-        Self { known: RwLock::default(), filters }
+    pub fn new(rules: ProcessRules) -> Self {
+        Self { known: RwLock::default(), rules }
     }
 
     /// Takes over what a batch says of processes: for the rows that come after it.
@@ -245,9 +245,11 @@ impl RecordedProcesses {
     }
 
     fn insert(&self, tgid: u32, json: &[u8]) {
-        let Ok(ProcessRow { exe, uid, user }) = serde_json::from_slice(json) else { return };
-        let excluded = self.filters.iter().filter(|f| f.matches(&exe)).fold(0, |all, f| all | f.bits);
-        let process = Arc::new(Process { tgid, exe, uid, user, excluded });
+        let Ok(ProcessRow { exe, uid, user, details, tags }) = serde_json::from_slice(json) else { return };
+        let excluded = self.rules.filters.iter().filter(|f| f.matches(&exe)).fold(0, |all, f| all | f.bits);
+        let mut process = Process { tgid, exe, uid, user, details, tags, excluded };
+        self.rules.add_tags(&mut process);
+        let process = Arc::new(process);
         self.known.write().unwrap_or_else(PoisonError::into_inner).insert(tgid, process);
     }
 }

@@ -14,12 +14,13 @@ use ringtap_batch::{
 use zerocopy::FromZeros as _;
 
 use super::*;
+use crate::config::checked::ProcessRules;
 
 struct OneProcess;
 
 impl Processes for OneProcess {
     fn get(&self, tgid: u32) -> Option<Arc<Process>> {
-        Some(Arc::new(Process { tgid, exe: "/usr/bin/curl".into(), uid: Some(7), user: None, excluded: 0 }))
+        Some(Arc::new(Process { tgid, exe: "/usr/bin/curl".into(), uid: Some(7), ..Process::default() }))
     }
 }
 
@@ -43,7 +44,7 @@ fn write(path: &Path) -> anyhow::Result<()> {
 type Read = (Vec<Vec<u8>>, WallOffset, Arc<RecordedProcesses>);
 
 fn read(path: &Path) -> Result<Read, RecordingError> {
-    let processes = Arc::new(RecordedProcesses::new(Vec::new()));
+    let processes = Arc::new(RecordedProcesses::new(ProcessRules::default()));
     let mut recording = Recording::open(path)?;
     let mut payloads = Vec::new();
     while let Some(batch) = recording.read()? {

@@ -132,7 +132,8 @@ impl Recorder {
             // Rows so far are of the program before.
             self.flush()?;
         }
-        let said = ProcessRow { exe: process.exe.clone(), uid: process.uid, user: process.user.clone() };
+        let Process { exe, uid, user, details, tags, .. } = (*process).clone();
+        let said = ProcessRow { exe, uid, user, details, tags };
         let json = serde_json::to_vec(&said).context("a process cannot be described")?;
         self.own.push_copied(&own_head(Kind::Process, tgid, json.len()), &json);
         Ok(())

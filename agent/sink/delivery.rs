@@ -24,13 +24,14 @@ use tokio::{
 
 use super::{
     Patience, SinkError,
+    axiom::AxiomStore,
     console::Console,
     disk::{DiskStore, uring_allowed},
     otlp::Otlp,
     s3::S3Store,
     stdout::{print_events, print_objects},
 };
-use crate::config::checked::{EventStore, ObjectStore, Stores};
+use crate::config::checked::{EventStore, ObjectStore, Route, Stores};
 
 /// Bytes that may wait in each of the two queues.
 const QUEUE_BYTES: usize = 256 << 20;
@@ -48,6 +49,7 @@ const PAUSES: [Duration; 4] =
 enum Events {
     Stdout(Console),
     Otlp(Box<Otlp>),
+    Axiom(Box<AxiomStore>),
 }
 
 /// A store of objects.
@@ -199,12 +201,31 @@ impl Outbox {
     }
 }
 
+/// The queues of all stores, in the order of the configuration; `None`: the store takes nothing.
+#[derive(Clone, Default)]
+pub struct Outboxes {
+    events: Vec<Option<Outbox>>,
+    objects: Vec<Option<Outbox>>,
+}
+
+impl Outboxes {
+    /// The queue of an event store.
+    #[must_use]
+    pub fn events(&self, route: Route) -> Option<&Outbox> {
+        self.events.get(route?)?.as_ref()
+    }
+
+    /// The queue of an object store.
+    #[must_use]
+    pub fn objects(&self, route: Route) -> Option<&Outbox> {
+        self.objects.get(route?)?.as_ref()
+    }
+}
+
 /// The queues and the tasks behind them.
 pub struct Delivery {
-    /// For `request` and `connection` events; `None`: no event store.
-    pub events: Option<Outbox>,
-    /// For objects; `None`: no object store.
-    pub objects: Option<Outbox>,
+    /// The ends at which the capture hands over.
+    pub to: Outboxes,
     tasks: JoinSet<()>,
 }
 
@@ -221,40 +242,31 @@ impl Delivery {
         memory: &Arc<Memory>,
         patience: Patience,
     ) -> Result<Self, SinkError> {
-        let events = match &stores.events {
-            None => None,
-            Some(EventStore::Stdout) => Some(Events::Stdout(console.clone())),
-            Some(EventStore::Otel(otel)) => Some(Events::Otlp(Box::new(Otlp::new(otel, "qtap.eventstore", console)?))),
-        };
-        let objects = match &stores.objects {
-            None => None,
-            Some(ObjectStore::Stdout) => Some(ObjectsStore::Stdout(console.clone())),
-            Some(ObjectStore::S3(s3)) => Some(ObjectsStore::S3(Box::new(S3Store::new(s3.clone())))),
-            Some(ObjectStore::Otel(otel)) => {
-                Some(ObjectsStore::Otlp(Box::new(Otlp::new(otel, "qtap.objectstore", console)?)))
-            }
-            Some(ObjectStore::Disk { path, access_url }) => {
-                Some(ObjectsStore::Disk(DiskStore::open(path.clone(), access_url.clone(), uring_allowed())?))
-            }
-        };
         let mut tasks = JoinSet::new();
-        let events = events.map(|store| {
-            let (outbox, parcels) = Outbox::new(ledger, memory, patience, event_counts);
-            tasks.spawn(deliver_events(store, parcels));
-            outbox
-        });
-        let objects = objects.map(|store| {
-            let (outbox, parcels) = Outbox::new(ledger, memory, patience, object_counts);
-            tasks.spawn(deliver_objects(Arc::new(store), parcels, events.clone()));
-            outbox
-        });
-        Ok(Self { events, objects, tasks })
+        let mut to = Outboxes::default();
+        for store in &stores.events {
+            let outbox = Events::open(store, console)?.map(|store| {
+                let (outbox, parcels) = Outbox::new(ledger, memory, patience, event_counts);
+                tasks.spawn(deliver_events(store, parcels));
+                outbox
+            });
+            to.events.push(outbox);
+        }
+        for (store, records) in &stores.objects {
+            let outbox = ObjectsStore::open(store, console)?.map(|store| {
+                let (outbox, parcels) = Outbox::new(ledger, memory, patience, object_counts);
+                tasks.spawn(deliver_objects(Arc::new(store), parcels, to.events(*records).cloned()));
+                outbox
+            });
+            to.objects.push(outbox);
+        }
+        Ok(Self { to, tasks })
     }
 
     /// Waits until both queues are empty, at most until the deadline; what is left then is counted.
     pub async fn drain(self, deadline: Duration) {
-        let Self { events, objects, mut tasks } = self;
-        drop((events, objects));
+        let Self { to, mut tasks } = self;
+        drop(to);
         let all = async {
             while let Some(ended) = tasks.join_next().await {
                 if let Err(error) = ended {
@@ -321,10 +333,7 @@ async fn deliver_together(store: &Events, waiting: &mut VecDeque<Parcel>, failin
     while at < joined.num_rows() {
         let piece = joined.slice(at, EVENTS_AT_ONCE.min(joined.num_rows() - at));
         at += piece.num_rows();
-        let result = match store {
-            Events::Stdout(console) => print_events(console, &piece),
-            Events::Otlp(otlp) => persist(|| otlp.events(&piece)).await,
-        };
+        let result = store.send(&piece).await;
         settle(&mut together, piece.num_rows() as u64, result.is_ok());
         report(failing, result.err().as_ref(), "events");
     }
@@ -430,7 +439,39 @@ fn bytes_of(objects: &Objects<'_>, row: usize) -> Bytes {
     Bytes::from_owner(objects.bytes(row))
 }
 
+impl Events {
+    fn open(store: &EventStore, console: &Console) -> Result<Option<Self>, SinkError> {
+        Ok(Some(match store {
+            EventStore::Disabled => return Ok(None),
+            EventStore::Stdout => Self::Stdout(console.clone()),
+            EventStore::Otel(otel) => Self::Otlp(Box::new(Otlp::new(otel, "qtap.eventstore", console)?)),
+            EventStore::Axiom(axiom) => Self::Axiom(Box::new(AxiomStore::new(axiom)?)),
+        }))
+    }
+
+    /// Sends a batch.
+    async fn send(&self, batch: &RecordBatch) -> Result<(), SinkError> {
+        match self {
+            Self::Stdout(console) => print_events(console, batch),
+            Self::Otlp(otlp) => persist(|| otlp.events(batch)).await,
+            Self::Axiom(axiom) => persist(|| axiom.events(batch)).await,
+        }
+    }
+}
+
 impl ObjectsStore {
+    fn open(store: &ObjectStore, console: &Console) -> Result<Option<Self>, SinkError> {
+        Ok(Some(match store {
+            ObjectStore::Disabled => return Ok(None),
+            ObjectStore::Stdout => Self::Stdout(console.clone()),
+            ObjectStore::S3(s3) => Self::S3(Box::new(S3Store::new(s3.clone()))),
+            ObjectStore::Otel(otel) => Self::Otlp(Box::new(Otlp::new(otel, "qtap.objectstore", console)?)),
+            ObjectStore::Disk { path, access_url } => {
+                Self::Disk(DiskStore::open(path.clone(), access_url.clone(), uring_allowed())?)
+            }
+        }))
+    }
+
     async fn put(&self, batch: &RecordBatch, row: usize) -> Result<String, SinkError> {
         let objects = Objects::of(batch)
             .ok_or(SinkError::Delivery { store: "objects", reason: "the batch has another schema".into() })?;

@@ -1,6 +1,7 @@
 //! Where events and objects go: queues with a bound, stores behind them, and a count for everything that does not
 //! arrive.
 
+pub mod axiom;
 pub mod console;
 pub mod delivery;
 pub mod disk;

@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::HashMap, time::Duration};
 
 use arrow_array::RecordBatch;
 use opentelemetry::{
-    InstrumentationScope, Key, KeyValue,
+    InstrumentationScope, Key, KeyValue, SpanId, TraceFlags, TraceId,
     logs::{AnyValue, LogRecord as _, Logger as _, LoggerProvider as _, Severity},
 };
 use opentelemetry_http::hyper::HyperClient;
@@ -40,6 +40,7 @@ pub struct Otlp {
     scope: InstrumentationScope,
     resource: ResourceAttributesWithSchema,
     endpoint: String,
+    flat: bool,
 }
 
 enum Exporter {
@@ -76,6 +77,7 @@ impl Otlp {
             scope: InstrumentationScope::builder(scope).build(),
             resource: (&resource).into(),
             endpoint: config.endpoint.clone(),
+            flat: config.flat_attributes,
         })
     }
 
@@ -146,9 +148,28 @@ impl Otlp {
             if let (Present::Time(ns), "timestamp" | "createdAt") = (&value, path) {
                 record.set_timestamp(time(*ns));
             }
-            fields.insert(Key::new(path.to_owned()), any_value(value));
+            match value {
+                Present::Tags(keys) => {
+                    for (key, values) in keys {
+                        fields.insert(Key::new(format!("{path}.{key}")), any_value(Present::Texts(values)));
+                    }
+                }
+                Present::Texted(keys) => {
+                    for (key, value) in keys {
+                        fields.insert(Key::new(format!("{path}.{key}")), value.to_owned().into());
+                    }
+                }
+                value => {
+                    fields.insert(Key::new(path.to_owned()), any_value(value));
+                }
+            }
         }
+        set_severity(&mut record, kind);
+        set_trace(&mut record, events::traceparent(batch, row));
         record.set_body(body(kind, &fields).into());
+        if self.flat {
+            record.add_attributes(fields.iter().map(|(key, value)| (key.clone(), value.clone())));
+        }
         record.add_attribute("event.type", kind.to_owned());
         record.add_attribute("event", AnyValue::Map(Box::new(fields)));
         record
@@ -158,6 +179,7 @@ impl Otlp {
         let mut record = self.record();
         let (kind, content_type) = (objects.artifact_type.value(row), objects.content_type.value(row));
         let data = objects.data.value(row);
+        set_trace(&mut record, events::traceparent(batch, row));
         record.set_body(format!("Artifact: {kind} ({content_type}, {} bytes)", data.len()).into());
         record.add_attribute("artifact.type", kind.to_owned());
         record.add_attribute("artifact.content_type", content_type.to_owned());
@@ -177,6 +199,38 @@ impl Otlp {
             }
         }
         record
+    }
+}
+
+/// What goes wrong for users is an error, what may be lost to them a warning.
+fn set_severity(record: &mut SdkLogRecord, kind: &str) {
+    let (number, text) = match kind {
+        "issue" => (Severity::Error, "ERROR"),
+        "pii_entity" => (Severity::Warn, "WARN"),
+        _ => return,
+    };
+    record.set_severity_number(number);
+    record.set_severity_text(text);
+}
+
+/// The trace that the request is part of, if it says so in the form of W3C's Trace Context.
+fn set_trace(record: &mut SdkLogRecord, traceparent: Option<&str>) {
+    let parsed = traceparent.and_then(|text| {
+        let mut parts = text.trim().split('-');
+        let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let plain = |text: &str, len| {
+            text.len() == len && text.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase())
+        };
+        let shaped = plain(version, 2) && plain(trace, 32) && plain(span, 16) && plain(flags, 2);
+        // Version 0 has four parts; later ones may have more.
+        let whole = version != "ff" && (version != "00" || parts.next().is_none());
+        let trace = TraceId::from_hex(trace).ok().filter(|id| *id != TraceId::INVALID)?;
+        let span = SpanId::from_hex(span).ok().filter(|id| *id != SpanId::INVALID)?;
+        let flags = u8::from_str_radix(flags, 16).ok()?;
+        (shaped && whole).then_some((trace, span, TraceFlags::new(flags)))
+    });
+    if let Some((trace, span, flags)) = parsed {
+        record.set_trace_context(trace, span, Some(flags));
     }
 }
 
@@ -243,6 +297,9 @@ fn any_value(value: Present<'_>) -> AnyValue {
         Present::Bool(truth) => truth.into(),
         Present::Texts(texts) => AnyValue::ListAny(Box::new(texts.into_iter().map(|t| t.to_owned().into()).collect())),
         Present::Time(ns) => ringtap_batch::clock::rfc3339(ns).into(),
+        Present::Float(n) => n.into(),
+        // Their members are fields of their own.
+        Present::Tags(_) | Present::Texted(_) => AnyValue::Boolean(true),
     }
 }
 
@@ -253,6 +310,8 @@ fn text<'a>(value: &Present<'a>) -> Cow<'a, str> {
         Present::Bool(truth) => truth.to_string().into(),
         Present::Texts(texts) => texts.join(",").into(),
         Present::Time(ns) => ringtap_batch::clock::rfc3339(*ns).into(),
+        Present::Float(n) => n.to_string().into(),
+        Present::Tags(_) | Present::Texted(_) => Cow::Borrowed(""),
     }
 }
 
@@ -261,6 +320,7 @@ fn body(kind: &str, fields: &HashMap<Key, AnyValue>) -> String {
     let field = |name: &'static str| match fields.get(&Key::from_static_str(name)) {
         Some(AnyValue::String(text)) => text.as_str().to_owned(),
         Some(AnyValue::Int(n)) => n.to_string(),
+        Some(AnyValue::Double(n)) => format!("{n:.2}"),
         Some(AnyValue::ListAny(items)) => match items.first() {
             Some(AnyValue::String(text)) => text.as_str().to_owned(),
             _ => String::new(),
@@ -268,7 +328,11 @@ fn body(kind: &str, fields: &HashMap<Key, AnyValue>) -> String {
         _ => String::new(),
     };
     match kind {
-        "request" => format!("HTTP {} ({}) {}", field("method"), field("status"), field("url")),
+        "request" | "grpc_request" => format!("HTTP {} ({}) {}", field("method"), field("status"), field("url")),
+        "issue" => {
+            format!("HTTP Error: {} ({}) {} :: {}", field("method"), field("status"), field("url"), field("error"))
+        }
+        "pii_entity" => format!("PII detected: {} (score: {})", field("entityType"), field("score")),
         "artifact_record" => format!("Artifact stored: {}", field("type")),
         "connection" => format!(
             "Connection: [{} via {}] {} → {}",

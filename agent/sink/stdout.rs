@@ -33,17 +33,26 @@ struct ObjectLine<'a> {
 ///
 /// Standard output takes no more.
 pub fn print_events(console: &Console, batch: &RecordBatch) -> Result<(), SinkError> {
-    let kind = match events::event_type(batch) {
-        "request" => "*eventstore.Request",
-        "connection" => "*eventstore.Connection",
-        _ => "*eventstore.ArtifactRecord",
-    };
+    let kind = go_type(events::event_type(batch));
     print(console, batch.num_rows(), |row| EventLine {
         level: "info",
         msg: "event store submission",
         r#type: kind,
         item: events::json(batch, row),
     })
+}
+
+/// The type's name in the program that this is compatible with, which some consumers filter by.
+#[must_use]
+pub fn go_type(event_type: &str) -> &'static str {
+    match event_type {
+        "request" => "*eventstore.Request",
+        "grpc_request" => "*eventstore.GRPCRequest",
+        "connection" => "*eventstore.Connection",
+        "issue" => "*eventstore.Issue",
+        "pii_entity" => "*eventstore.PIIEntity",
+        _ => "*eventstore.ArtifactRecord",
+    }
 }
 
 /// A line an object, handed over in one piece.

@@ -31,6 +31,7 @@ fn context(interest: Arc<dyn Interest>) -> Arc<Context> {
         memory: Arc::new(Memory::new(Budgets::default().agent)),
         interest,
         hostname: "host".into(),
+        tags: Vec::new(),
         report_connections: true,
     })
 }

@@ -1,0 +1,221 @@
+//! Stacks of plugins: which one a transaction goes to, and what its plugins make of it.
+
+use std::collections::HashMap;
+
+use arrow_array::{BooleanArray, RecordBatch};
+use arrow_select::filter::filter_record_batch;
+use ringtap_batch::{
+    capture::{Capture, Rule, RuleList},
+    dlp::Scanner,
+    errors::Detector,
+    fields::RowFields,
+    interest::Interest,
+    llm, objects,
+    redact::Redaction,
+    rules::Counted,
+    transactions::Transactions,
+    usage,
+};
+
+use crate::{config::checked::Route, lines::AccessLog, metrics::Metrics, sink::delivery::Outboxes};
+
+/// All stacks, and how one is chosen: by domain, else the default.
+#[derive(Debug, Default)]
+pub struct Stacks {
+    /// In the order of their names.
+    pub stacks: Vec<Stack>,
+    /// The stack for HTTP; `None`: it is not processed.
+    pub default: Option<usize>,
+    /// Other choices for some domains, in lower case.
+    pub by_domain: HashMap<String, Option<usize>>,
+}
+
+/// A stack: its plugins, each of which sees every transaction.
+#[derive(Debug)]
+pub struct Stack {
+    /// In the configuration.
+    pub name: String,
+    /// What is masked in everything that it makes.
+    pub redaction: Redaction,
+    /// `http_capture`, and where its objects go.
+    pub captures: Vec<(Capture, Route)>,
+    /// `access_logs` and `debug`.
+    pub logs: Vec<AccessLog>,
+    /// `report_usage`.
+    pub usage: Option<Usage>,
+    /// `http_metrics`.
+    pub metrics: bool,
+    /// `detect_errors`.
+    pub detectors: Vec<(Detector, Routes)>,
+    /// `data_loss_protection`.
+    pub scanners: Vec<(Scanner, Routes)>,
+    /// `llm`, and where its objects go.
+    pub llm: Option<Route>,
+}
+
+/// A configured `report_usage`.
+#[derive(Debug)]
+pub struct Usage {
+    /// Header fields to promote.
+    pub headers: Vec<String>,
+    /// Where its events go.
+    pub events: Route,
+}
+
+/// Where a plugin's events and objects go.
+#[derive(Debug, Clone, Copy)]
+pub struct Routes {
+    /// Events.
+    pub events: Route,
+    /// Objects.
+    pub objects: Route,
+}
+
+/// Lines for standard output, in blocks.
+pub type Lines<'a> = &'a dyn Fn(String);
+
+impl Stacks {
+    /// Names of the fields that any rule reads.
+    pub fn fields(&self) -> impl Iterator<Item = &str> {
+        let captures = self.stacks.iter().flat_map(|stack| &stack.captures).flat_map(|(capture, _)| &capture.rules.0);
+        let logs = self.stacks.iter().flat_map(|stack| &stack.logs).flat_map(|log| &log.rules.0);
+        let read = captures.map(|rule| rule.expression.fields()).chain(logs.map(|rule| rule.expression.fields()));
+        read.flatten().map(String::as_str)
+    }
+
+    /// Stack, plugin, rule and counts of every rule that is evaluated.
+    #[must_use]
+    pub fn rules(&self) -> Vec<(&str, &'static str, &str, Counted<'_>)> {
+        fn of<T>(list: &RuleList<T>) -> impl Iterator<Item = (&str, Counted<'_>)> {
+            list.0.iter().map(|rule: &Rule<T>| (rule.name.as_str(), rule.counts.read(&rule.expression)))
+        }
+        let mut all = Vec::new();
+        for stack in &self.stacks {
+            let name = stack.name.as_str();
+            let captures = stack.captures.iter().flat_map(|(capture, _)| of(&capture.rules));
+            all.extend(captures.map(|(rule, counted)| (name, "http_capture", rule, counted)));
+            let logs = stack.logs.iter().flat_map(|log| of(&log.rules));
+            all.extend(logs.map(|(rule, counted)| (name, "access_logs", rule, counted)));
+        }
+        all
+    }
+
+    /// The stack of a row.
+    #[must_use]
+    pub fn of(&self, row: &RowFields<'_>) -> Option<&Stack> {
+        self.place_of(row).map(|place| &self.stacks[place])
+    }
+
+    fn place_of(&self, row: &RowFields<'_>) -> Option<usize> {
+        if self.by_domain.is_empty() {
+            return self.default;
+        }
+        let chosen = row.domains().into_iter().find_map(|domain| self.by_domain.get(&domain.to_ascii_lowercase()));
+        chosen.copied().unwrap_or(self.default)
+    }
+
+    /// Hands each row of a transactions batch to its stack.
+    pub fn take(&self, batch: &RecordBatch, out: &Outboxes, metrics: &Metrics, lines: Lines<'_>) {
+        let Some(t) = Transactions::of(batch) else { return };
+        if self.by_domain.is_empty() {
+            if let Some(place) = self.default {
+                self.stacks[place].take(batch, out, metrics, lines);
+            }
+            return;
+        }
+        let places: Vec<Option<usize>> = (0..t.rows()).map(|row| self.place_of(&RowFields::new(&t, row))).collect();
+        for (place, stack) in self.stacks.iter().enumerate() {
+            let own: BooleanArray = places.iter().map(|one| Some(*one == Some(place))).collect();
+            match own.true_count() {
+                0 => {}
+                n if n == t.rows() => stack.take(batch, out, metrics, lines),
+                _ => {
+                    let part = filter_record_batch(batch, &own).expect("an answer for each row");
+                    stack.take(&part, out, metrics, lines);
+                }
+            }
+        }
+    }
+}
+
+impl Stack {
+    /// Without plugins.
+    #[must_use]
+    pub fn new(name: &str, redaction: Redaction) -> Self {
+        Self {
+            name: name.to_owned(),
+            redaction,
+            captures: Vec::new(),
+            logs: Vec::new(),
+            usage: None,
+            metrics: false,
+            detectors: Vec::new(),
+            scanners: Vec::new(),
+            llm: None,
+        }
+    }
+
+    /// Rules see transactions as they were; whatever leaves is made of the masked ones.
+    fn take(&self, batch: &RecordBatch, out: &Outboxes, metrics: &Metrics, lines: Lines<'_>) {
+        let tagged = self.llm.and_then(|_| llm::tagged(batch));
+        let batch = tagged.as_ref().unwrap_or(batch);
+        let masked = self.redaction.apply(batch);
+        let (Some(raw), Some(shown)) = (Transactions::of(batch), Transactions::of(&masked)) else { return };
+        if self.metrics {
+            metrics.observe(&raw);
+        }
+        for log in &self.logs {
+            log.write(&shown, &raw, lines);
+        }
+        if let Some(Usage { headers, events }) = &self.usage
+            && let Some(to) = out.events(*events)
+        {
+            usage::requests(&shown, &raw, headers).into_iter().for_each(|events| to.offer(events));
+        }
+        for (capture, route) in &self.captures {
+            // Decided even if nothing takes the objects: the counts of rules are asked for.
+            let decisions = capture.decide(&raw);
+            let to = out.objects(*route);
+            to.into_iter()
+                .for_each(|to| objects::objects(&shown, &decisions).into_iter().for_each(|made| to.offer(made)));
+        }
+        let detected = self.detectors.iter().map(|(detector, routes)| (detector.detect(&shown, &raw), routes));
+        let scanned = self.scanners.iter().map(|(scanner, routes)| (scanner.scan(&shown, &raw), routes));
+        for ((events, objects), routes) in detected.chain(scanned) {
+            events.zip(out.events(routes.events)).into_iter().for_each(|(events, to)| to.offer(events));
+            objects.zip(out.objects(routes.objects)).into_iter().for_each(|(objects, to)| to.offer(objects));
+        }
+        if let Some(to) = self.llm.and_then(|route| out.objects(route)) {
+            llm::conversations(&shown).into_iter().for_each(|objects| to.offer(objects));
+        }
+    }
+}
+
+impl Interest for Stack {
+    fn wants_bodies(&self) -> bool {
+        !self.scanners.is_empty()
+            || self.llm.is_some()
+            || self.captures.iter().any(|(capture, _)| capture.wants_bodies())
+            || self.logs.iter().any(Interest::wants_bodies)
+            || self.detectors.iter().any(|(detector, _)| detector.wants_bodies())
+    }
+
+    fn can_want_bodies(&self, row: &RowFields<'_>) -> bool {
+        !self.scanners.is_empty()
+            || (self.llm.is_some() && llm::can_want_bodies(row))
+            || self.captures.iter().any(|(capture, _)| capture.can_want_bodies(row))
+            || self.logs.iter().any(|log| log.can_want_bodies(row))
+            || self.detectors.iter().any(|(detector, _)| detector.wants_bodies())
+    }
+}
+
+impl Interest for Stacks {
+    fn wants_bodies(&self) -> bool {
+        let used = self.default.into_iter().chain(self.by_domain.values().copied().flatten());
+        used.into_iter().any(|place| self.stacks[place].wants_bodies())
+    }
+
+    fn can_want_bodies(&self, row: &RowFields<'_>) -> bool {
+        self.of(row).is_some_and(|stack| stack.can_want_bodies(row))
+    }
+}
