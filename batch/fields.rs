@@ -237,6 +237,9 @@ impl Transactions<'_> {
         if let Some(header) = name.strip_prefix("http.res.headers.") {
             return headers(self.response_headers, header);
         }
+        if let "src.ip" | "dst.ip" = name {
+            return addresses(if name == "src.ip" { self.src_ip } else { self.dst_ip });
+        }
         let value = |row| {
             let value = match name.split_once('.') {
                 Some(("http", rest)) if rest.starts_with("req.") => request(self, row, &rest[4..]),
@@ -247,6 +250,22 @@ impl Transactions<'_> {
         };
         Column::Values(rows.map(value).collect())
     }
+}
+
+/// Addresses of neighbouring rows are often the same: each is read once.
+fn addresses(column: &StringArray) -> Column<'static> {
+    let mut last: Option<(&str, Option<Value<'static>>)> = None;
+    let mut values = Vec::with_capacity(column.len());
+    for text in column {
+        let read = match (&last, text) {
+            (Some((known, value)), Some(text)) if *known == text => value.clone(),
+            (_, Some(text)) => text.parse::<IpAddr>().ok().map(Value::Ip),
+            (_, None) => None,
+        };
+        last = text.map(|text| (text, read.clone()));
+        values.push(read);
+    }
+    Column::Values(values)
 }
 
 /// The same value, borrowed from nothing that is shorter lived than the batch.

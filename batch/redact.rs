@@ -219,6 +219,18 @@ impl Redaction {
         builder.finish()
     }
 
+    /// A url with everything masked.
+    #[must_use]
+    pub fn url_text(&self, url: &str) -> String {
+        self.url(url).into_owned()
+    }
+
+    /// A body of this content type with everything masked.
+    #[must_use]
+    pub fn body_bytes(&self, body: &[u8], content_type: &str) -> Vec<u8> {
+        self.plain_body(body, content_type).unwrap_or_else(|| body.to_vec())
+    }
+
     /// A body with everything masked; `None`: as it is.
     fn body(&self, headers: &MapArray, row: usize, body: &[u8]) -> Option<Vec<u8>> {
         let header = |name| Transactions::header(headers, row, name);
@@ -226,7 +238,11 @@ impl Redaction {
         if body.is_empty() || coded {
             return None;
         }
-        let content_type = header("content-type").unwrap_or_default().to_ascii_lowercase();
+        self.plain_body(body, header("content-type").unwrap_or_default())
+    }
+
+    fn plain_body(&self, body: &[u8], content_type: &str) -> Option<Vec<u8>> {
+        let content_type = content_type.to_ascii_lowercase();
         if ["image/", "audio/", "video/", "font/"].iter().any(|kind| content_type.starts_with(kind)) {
             return None;
         }

@@ -321,7 +321,10 @@ impl<'a> Transactions<'a> {
     /// First value of a header field, by name in any case.
     #[must_use]
     pub fn header(column: &'a MapArray, row: usize, name: &str) -> Option<&'a str> {
-        Self::headers(column, row).find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        let (names, offsets) = (column.keys().as_string::<i32>(), column.value_offsets());
+        let at = |i: usize| usize::try_from(offsets[i]).expect("offsets are not negative");
+        let found = (at(row)..at(row + 1)).find(|i| names.value(*i).eq_ignore_ascii_case(name))?;
+        Some(column.values().as_string::<i32>().value(found))
     }
 
     /// What is missing of a row.

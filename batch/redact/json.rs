@@ -106,6 +106,9 @@ pub(super) fn mask(document: &[u8], paths: &[JsonPath], by_name: bool) -> Option
     let mut place: Vec<Step> = Vec::new();
     // How much deeper than what is followed.
     let mut beyond = 0usize;
+    // Whether the name read last is that of a secret: of a value that follows its name this says more than the place,
+    // which a broken document can shift.
+    let mut follows_secret = false;
     let mut at = 0;
     while at < document.len() {
         match document[at] {
@@ -117,15 +120,18 @@ pub(super) fn mask(document: &[u8], paths: &[JsonPath], by_name: bool) -> Option
                 }
                 at += 1;
             }
-            b'}' | b']' => {
+            close @ (b'}' | b']') => {
+                let fits = matches!((close, place.last()), (b'}', Some(Step::Member(_))) | (b']', Some(Step::Item(_))));
                 if beyond > 0 {
                     beyond -= 1;
-                } else {
+                } else if fits {
                     place.pop();
                 }
+                follows_secret = false;
                 at += 1;
             }
             b',' => {
+                follows_secret = false;
                 match place.last_mut() {
                     Some(Step::Member(name)) => *name = None,
                     Some(Step::Item(index)) => *index += 1,
@@ -137,11 +143,12 @@ pub(super) fn mask(document: &[u8], paths: &[JsonPath], by_name: bool) -> Option
                 let end = end_of_text(document, at + 1);
                 let inside = at + 1..end;
                 if is_name(document, end + 1) {
-                    // Beyond what is followed, the last name stands for its own level.
+                    let own = unescaped(&document[inside]);
+                    follows_secret = names::is_secret_member(&own);
                     if let Some(Step::Member(name)) = place.last_mut() {
-                        *name = Some(unescaped(&document[inside]));
+                        *name = Some(own);
                     }
-                } else if wanted(&place, paths, by_name) && !inside.is_empty() {
+                } else if !inside.is_empty() && ((by_name && follows_secret) || wanted(&place, paths, by_name)) {
                     replace(inside.clone(), &token::mask(&unescaped(&document[inside])).replace(['"', '\\'], "*"));
                 }
                 at = (end + 1).min(document.len());
@@ -163,7 +170,9 @@ pub(super) fn mask(document: &[u8], paths: &[JsonPath], by_name: bool) -> Option
 }
 
 fn wanted(place: &[Step], paths: &[JsonPath], by_name: bool) -> bool {
-    let named = || matches!(place.last(), Some(Step::Member(Some(name))) if names::is_secret_member(name));
+    // The items of a list are of the list's name.
+    let last = place.iter().rev().find(|step| matches!(step, Step::Member(_)));
+    let named = || matches!(last, Some(Step::Member(Some(name))) if names::is_secret_member(name));
     (by_name && named()) || paths.iter().any(|path| path.covers(place))
 }
 

@@ -62,7 +62,13 @@ fn members_are_masked_and_the_rest_stays_byte_for_byte() {
     assert_eq!(json(r#"[{"pin":1},{"x":{"pin":"2"}}]"#, &["$..pin"]), r#"[{"pin":"****"},{"x":{"pin":"****"}}]"#);
     assert_eq!(json(r#"{"a":{"b":[1,"c"]},"d":1}"#, &["$.a"]), r#"{"a":{"b":["****","****"]},"d":1}"#);
     assert_eq!(json("[1,2,3]", &["$[1]"]), r#"[1,"****",3]"#);
-    // Cut off, escaped, broken.
+    assert_eq!(
+        json(r#"{"tokens":["a"],"secret":["b","c"],"d":"e"}"#, &[]),
+        r#"{"tokens":["a"],"secret":["****","****"],"d":"e"}"#
+    );
+    // Cut off, escaped, broken; fuzzing found the first two.
+    assert_eq!(json(r#"{]"password":"s"}"#, &[]), r#"{]"password":"****"}"#);
+    assert_eq!(json(r#"{}"password":"s"}"#, &[]), r#"{}"password":"****"}"#);
     assert_eq!(json(r#"{"access_token":"abcdefghijklmnopq"#, &[]), r#"{"access_token":"****nopq"#);
     assert_eq!(json(r#"{"pass\u0077ord":"a\"b"}"#, &[]), r#"{"pass\u0077ord":"****"}"#);
     assert_eq!(json(r#"data: {"secret":"s"}"#, &[]), r#"data: {"secret":"****"}"#);

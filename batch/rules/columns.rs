@@ -14,7 +14,7 @@ use arrow_schema::ArrowError;
 use arrow_string::like;
 
 use crate::{
-    evaluate::{Fields, NoValue, evaluate},
+    evaluate::{Fields, NoValue, compare, evaluate},
     expression::{Expression, Node, Operand},
     functions::Function,
     lexer::Operator,
@@ -236,6 +236,9 @@ impl<'a> Evaluation<'a> {
                 }
                 _ => None,
             })?,
+            (Column::Values(values), literal) => {
+                Ok(values.iter().map(|value| Some(compare(value.as_ref()?, operator, literal))).collect())
+            }
             _ => return None,
         };
         Some(self.of_field(index, truth))

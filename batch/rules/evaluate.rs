@@ -113,7 +113,7 @@ fn value<'a>(operand: &'a Operand, row: &'a impl Fields) -> Result<Cow<'a, Value
     }
 }
 
-fn compare(left: &Value<'_>, operator: Operator, right: &Value<'_>) -> bool {
+pub(crate) fn compare(left: &Value<'_>, operator: Operator, right: &Value<'_>) -> bool {
     let ordered = |accept: fn(Ordering) -> bool| left.order(right).is_some_and(accept);
     match operator {
         Operator::Eq | Operator::Matches => left.equals(right),

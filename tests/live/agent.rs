@@ -77,16 +77,35 @@ impl Agent {
         (name, begins): (&str, &str),
         config: &str,
         arguments: &[&str],
-        mut command: Command,
+        command: Command,
         folder: TempDir,
         stdout: Stdio,
     ) -> anyhow::Result<Self> {
         let path = folder.path().join("config.yaml");
         fs::write(&path, config.replace("FOLDER", &folder.path().display().to_string()))?;
+        Self::launch((name, begins), &path, arguments, command, folder, stdout)
+    }
+
+    /// Starts with a file that is the test's own.
+    pub fn start_at(path: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let stdout = Stdio::from(File::create(folder.path().join("stdout"))?);
+        let command = Command::new(env!("CARGO_BIN_EXE_ringtap"));
+        Self::launch(("run", "capturing"), path, arguments, command, folder, stdout)
+    }
+
+    fn launch(
+        (name, begins): (&str, &str),
+        path: &Path,
+        arguments: &[&str],
+        mut command: Command,
+        folder: TempDir,
+        stdout: Stdio,
+    ) -> anyhow::Result<Self> {
         let child = command
             .arg(name)
             .arg("--config")
-            .arg(&path)
+            .arg(path)
             .args(["--log-encoding", "console"])
             .args(arguments)
             .stdin(Stdio::null())

@@ -9,6 +9,7 @@ mod capture;
 mod delivery;
 mod pipeline;
 mod programs;
+mod reload;
 mod robustness;
 mod soak;
 mod truth;

@@ -1,0 +1,25 @@
+//! The reader of configurations: whatever text is given, it ends with a configuration or with problems that have lines
+//! inside of the text; and what it takes, it can write out and take again.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use ringtap::config::{effective, read, read_both};
+
+fuzz_target!(|text: &str| {
+    // Files of other people's choice are not to be read by a fuzzer.
+    if text.contains("file") || text.len() > 16 << 10 {
+        return;
+    }
+    match read_both("fuzz.yaml", text) {
+        Err(problems) => {
+            // YAML knows more ends of lines than Rust.
+            let ends = text.chars().filter(|c| "\n\r\u{85}\u{2028}\u{2029}".contains(*c)).count();
+            assert!(!problems.is_empty() && problems.iter().all(|p| p.line <= ends + 2), "{problems:?}");
+        }
+        Ok((_, written, _)) => {
+            let printed = effective::print(written).expect("what was read can be written");
+            // Secrets are left out of it, so that a store may lack them.
+            let _ = read("effective.yaml", &printed);
+        }
+    }
+});
