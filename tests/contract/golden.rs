@@ -182,7 +182,7 @@ fn the_guides_samples_are_reproduced() -> anyhow::Result<()> {
     fn members(value: &Value, path: &str, to: &mut Vec<(String, Value)>) {
         match value {
             Value::Object(fields) => {
-                fields.iter().for_each(|(name, value)| members(value, &format!("{path}/{name}"), to))
+                fields.iter().for_each(|(name, value)| members(value, &format!("{path}/{name}"), to));
             }
             leaf => to.push((path.to_owned(), leaf.clone())),
         }
