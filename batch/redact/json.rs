@@ -109,10 +109,15 @@ pub(super) fn mask(document: &[u8], paths: &[JsonPath], by_name: bool) -> Option
     // Whether the name read last is that of a secret: of a value that follows its name this says more than the place,
     // which a broken document can shift.
     let mut follows_secret = false;
+    // Whether the next text is a value, also if a colon comes behind it.
+    let mut follows_name = false;
     let mut at = 0;
     while at < document.len() {
         match document[at] {
             open @ (b'{' | b'[') => {
+                if open == b'{' {
+                    (follows_secret, follows_name) = (false, false);
+                }
                 if place.len() < DEPTH_MAX {
                     place.push(if open == b'{' { Step::Member(None) } else { Step::Item(0) });
                 } else {
@@ -127,11 +132,11 @@ pub(super) fn mask(document: &[u8], paths: &[JsonPath], by_name: bool) -> Option
                 } else if fits {
                     place.pop();
                 }
-                follows_secret = false;
+                (follows_secret, follows_name) = (false, false);
                 at += 1;
             }
             b',' => {
-                follows_secret = false;
+                (follows_secret, follows_name) = (false, false);
                 match place.last_mut() {
                     Some(Step::Member(name)) => *name = None,
                     Some(Step::Item(index)) => *index += 1,
@@ -142,7 +147,8 @@ pub(super) fn mask(document: &[u8], paths: &[JsonPath], by_name: bool) -> Option
             b'"' => {
                 let end = end_of_text(document, at + 1);
                 let inside = at + 1..end;
-                if is_name(document, end + 1) {
+                let named = !follows_name && is_name(document, end + 1);
+                if named {
                     let own = unescaped(&document[inside]);
                     follows_secret = names::is_secret_member(&own);
                     if let Some(Step::Member(name)) = place.last_mut() {
@@ -151,6 +157,7 @@ pub(super) fn mask(document: &[u8], paths: &[JsonPath], by_name: bool) -> Option
                 } else if !inside.is_empty() && ((by_name && follows_secret) || wanted(&place, paths, by_name)) {
                     replace(inside.clone(), &token::mask(&unescaped(&document[inside])).replace(['"', '\\'], "*"));
                 }
+                follows_name = named;
                 at = (end + 1).min(document.len());
             }
             b'-' | b'0'..=b'9' => {
