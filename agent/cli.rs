@@ -22,7 +22,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Capture until Ctrl-C or SIGTERM.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Record what the probes see into a file, for `replay`. Of a configuration only what is captured counts, not where it
     /// goes; nothing else is written.
     Record(RecordArgs),
@@ -54,7 +54,7 @@ pub struct ValidateArgs {
     #[arg(long, value_name = "RECORDING")]
     pub against: Option<PathBuf>,
     /// The configuration that `--against` compares with; left out: the one that acts when there is no file.
-    #[arg(long, value_name = "FILE", env = "QPOINT_CONFIG", requires = "against")]
+    #[arg(long, value_name = "FILE", env = "QPOINT_CONFIG")]
     pub than: Option<PathBuf>,
 }
 
@@ -70,6 +70,75 @@ pub struct RunArgs {
     /// Where metrics are served; `off`: nowhere.
     #[arg(long, env = "HTTPD_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:10001", value_parser = listen)]
     pub httpd_listen: Listen,
+    /// The same under its old name.
+    #[arg(long, env = "STATUS_LISTEN", hide = true, value_parser = listen)]
+    pub status_listen: Option<Listen>,
+    /// Flags of the program that this is compatible with.
+    #[command(flatten)]
+    pub compatible: CompatibleArgs,
+}
+
+/// Flags of the program that this is compatible with, which are taken and do not act.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = None)]
+pub struct CompatibleArgs {
+    #[arg(long, env = "BPF_TRACE", hide = true)]
+    bpf_trace: Option<String>,
+    #[arg(long, env = "CERT_INJECTION", hide = true)]
+    cert_injection: Option<String>,
+    #[arg(long, env = "SET_TLS_OK", hide = true)]
+    set_tls_ok: Option<String>,
+    #[arg(long, env = "ENABLE_EGRESS_CONTROLLER", hide = true, num_args = 0..=1, default_missing_value = "true")]
+    enable_egress_controller: Option<String>,
+    #[arg(long, env = "REGISTRATION_ENDPOINT", hide = true)]
+    registration_endpoint: Option<String>,
+    #[arg(long, env = "REGISTRATION_TOKEN", hide = true, hide_env_values = true)]
+    registration_token: Option<String>,
+    #[arg(long, env = "TLS_PROBES", hide = true)]
+    tls_probes: Option<String>,
+    #[arg(long, env = "SAN_CERT_MAX_SIZE", hide = true)]
+    san_cert_max_size: Option<String>,
+    #[arg(long, env = "DOCKER_SOCKET", hide = true)]
+    docker_socket_endpoint: Option<String>,
+    #[arg(long, env = "CONTAINERD_SOCKET", hide = true)]
+    containerd_socket_endpoint: Option<String>,
+    #[arg(long, env = "CRI_RUNTIME_SOCKET", hide = true)]
+    cri_runtime_socket_endpoint: Option<String>,
+    #[arg(long, env = "ENABLE_DEV_TOOLS", hide = true, num_args = 0..=1, default_missing_value = "true")]
+    enable_dev_tools: Option<String>,
+    #[arg(long, hide = true)]
+    audit_log_buffer_size: Option<String>,
+    #[arg(long, env = "LOG_CALLER", hide = true, num_args = 0..=1, default_missing_value = "true")]
+    log_caller: Option<String>,
+}
+
+impl CompatibleArgs {
+    /// Those that are given and ask for something, each with why it does not act.
+    #[must_use]
+    pub fn not_acting(&self) -> Vec<(&'static str, &'static str)> {
+        const PROXY: &str = "it is about a proxy in the path, which ringtap is not";
+        const CLOUD: &str = "it is about its vendor's services";
+        const LATER: &str = "it is not part of this version";
+        let all = [
+            ("--bpf-trace", &self.bpf_trace, LATER),
+            ("--cert-injection", &self.cert_injection, PROXY),
+            ("--set-tls-ok", &self.set_tls_ok, PROXY),
+            ("--enable-egress-controller", &self.enable_egress_controller, PROXY),
+            ("--registration-endpoint", &self.registration_endpoint, CLOUD),
+            ("--registration-token", &self.registration_token, CLOUD),
+            ("--tls-probes", &self.tls_probes, "every library that is known is probed"),
+            ("--san-cert-max-size", &self.san_cert_max_size, PROXY),
+            ("--docker-socket-endpoint", &self.docker_socket_endpoint, LATER),
+            ("--containerd-socket-endpoint", &self.containerd_socket_endpoint, LATER),
+            ("--cri-runtime-socket-endpoint", &self.cri_runtime_socket_endpoint, LATER),
+            ("--enable-dev-tools", &self.enable_dev_tools, LATER),
+            ("--audit-log-buffer-size", &self.audit_log_buffer_size, "it has no effect there either"),
+            ("--log-caller", &self.log_caller, LATER),
+        ];
+        let asked =
+            |value: &Option<String>| value.as_deref().is_some_and(|value| !value.is_empty() && value != "false");
+        all.into_iter().filter(|(_, value, _)| asked(value)).map(|(flag, _, why)| (flag, why)).collect()
+    }
 }
 
 /// An address to listen on, or none.
@@ -265,6 +334,23 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_of_the_other_program_are_taken_and_named() {
+        let parsed = Cli::try_parse_from([
+            "ringtap",
+            "--registration-token",
+            "t",
+            "--tls-probes=openssl",
+            "--enable-dev-tools",
+            "--status-listen",
+            "0.0.0.0:1",
+        ]);
+        let run = parsed.expect("they are known").run;
+        let named: Vec<&str> = run.compatible.not_acting().into_iter().map(|(flag, _)| flag).collect();
+        assert_eq!(named, ["--registration-token", "--tls-probes", "--enable-dev-tools"]);
+        assert!(run.status_listen.is_some());
     }
 
     #[test]

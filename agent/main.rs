@@ -59,7 +59,10 @@ struct CannotStart;
 fn capture(arguments: &RunArgs) -> anyhow::Result<ExitCode> {
     let (config, budgets) = set_up(&arguments.common)?;
     let shards = shards_or(&arguments.common, run::default_shards);
-    let admin = arguments.httpd_listen.0;
+    for (flag, why) in arguments.compatible.not_acting() {
+        tracing::warn!("{flag} does not act: {why}");
+    }
+    let admin = arguments.status_listen.unwrap_or(arguments.httpd_listen).0;
     let options = run_options(&arguments.common, shards, arguments.ring_size, budgets, admin);
     print_report(&run::run(config, &options)?)
 }
@@ -221,6 +224,10 @@ fn read_config(file: &Path) -> anyhow::Result<Config> {
 }
 
 fn read_text(file: &Path) -> anyhow::Result<(String, String)> {
+    if file.to_str().is_some_and(|name| name.starts_with("http://") || name.starts_with("https://")) {
+        eprintln!("ringtap: a configuration is a file in this version, not a URL: {}", file.display());
+        return Err(CannotStart.into());
+    }
     if file == Path::new("-") {
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;

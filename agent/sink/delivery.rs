@@ -333,8 +333,14 @@ async fn deliver_together(store: &Events, waiting: &mut VecDeque<Parcel>, failin
     while at < joined.num_rows() {
         let piece = joined.slice(at, EVENTS_AT_ONCE.min(joined.num_rows() - at));
         at += piece.num_rows();
+        let rows = piece.num_rows() as u64;
         let result = store.send(&piece).await;
-        settle(&mut together, piece.num_rows() as u64, result.is_ok());
+        let refused = *result.as_ref().unwrap_or(&rows);
+        if refused > 0 && result.is_ok() {
+            tracing::warn!("a store refused {refused} of {rows} events; they are lost and counted");
+        }
+        settle(&mut together, rows - refused, true);
+        settle(&mut together, refused, false);
         report(failing, result.err().as_ref(), "events");
     }
 }
@@ -449,11 +455,11 @@ impl Events {
         }))
     }
 
-    /// Sends a batch.
-    async fn send(&self, batch: &RecordBatch) -> Result<(), SinkError> {
+    /// Sends a batch; the answer is how many of its events the store refused for good.
+    async fn send(&self, batch: &RecordBatch) -> Result<u64, SinkError> {
         match self {
-            Self::Stdout(console) => print_events(console, batch),
-            Self::Otlp(otlp) => persist(|| otlp.events(batch)).await,
+            Self::Stdout(console) => print_events(console, batch).map(|()| 0),
+            Self::Otlp(otlp) => persist(|| otlp.events(batch)).await.map(|()| 0),
             Self::Axiom(axiom) => persist(|| axiom.events(batch)).await,
         }
     }
