@@ -95,6 +95,10 @@ fn summary(t: &Transactions<'_>, row: usize, to: &mut String) {
         (Some(ip), Some(port)) => write!(to, "{ip}:{port}"),
         _ => write!(to, "unknown"),
     };
+    let _ = match t.phase.value(row) {
+        "complete" => Ok(()),
+        phase => write!(to, "  {} {phase}", text(t.dialect, row).unwrap_or("stream")),
+    };
     let _ = match (t.damage(row).count(), t.socket.value(row)) {
         (0, "exact") => Ok(()),
         (0, socket) => write!(to, "  socket {socket}"),
@@ -131,7 +135,15 @@ fn json_summary(t: &Transactions<'_>, row: usize) -> String {
         "status": t.status.value(row),
         "qpoint_request_id": t.request_id.value(row),
     });
-    line.to_string()
+    with_phase(t, row, line).to_string()
+}
+
+/// Says which end of an exchange that lasts the line is about.
+fn with_phase(t: &Transactions<'_>, row: usize, mut line: Value) -> Value {
+    if t.phase.value(row) != "complete" {
+        line["phase"] = t.phase.value(row).into();
+    }
+    line
 }
 
 /// Header fields, and with `full` bodies, in the form of existing consumers.
@@ -169,7 +181,7 @@ fn json_details(t: &Transactions<'_>, row: usize, mode: Mode) -> String {
         line["request"]["body"] = body(t.request_headers, t.request_body, row).into();
         line["response"]["body"] = body(t.response_headers, t.response_body, row).into();
     }
-    line.to_string()
+    with_phase(t, row, line).to_string()
 }
 
 fn headers<'a>(column: &'a MapArray, row: usize) -> BTreeMap<&'a str, String> {

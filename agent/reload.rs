@@ -144,6 +144,7 @@ impl Reloader {
         budgets.body = self.body.unwrap_or(budgets.body);
         let stacks = Arc::new(config.stacks);
         let context = Arc::new(Context {
+            names: self.context.names.clone(),
             wanted: config.wanted,
             budgets,
             interest: stacks.clone(),

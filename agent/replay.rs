@@ -109,6 +109,7 @@ pub fn replay(config: Config, options: &Options) -> anyhow::Result<(Summary, Opt
     };
     let stacks = Arc::new(config.stacks);
     let context = Arc::new(Context {
+        names: Arc::default(),
         processes: Arc::clone(&processes) as Arc<dyn Processes>,
         ids: Arc::new(Ids::new([0; 3], 0, 0)),
         ledger: ledger.clone(),
@@ -150,6 +151,7 @@ pub fn replay(config: Config, options: &Options) -> anyhow::Result<(Summary, Opt
 pub fn transactions(file: &Path, wanted_bits: u32, take: &dyn Fn(&RecordBatch)) -> anyhow::Result<()> {
     let processes = Arc::new(RecordedProcesses::new(ProcessRules::default()));
     let context = Arc::new(Context {
+        names: Arc::default(),
         processes: Arc::clone(&processes) as Arc<dyn Processes>,
         ids: Arc::new(Ids::new([0; 3], 0, 0)),
         ledger: Arc::default(),

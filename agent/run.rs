@@ -92,6 +92,7 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<Report> {
     let stacks = Arc::new(config.stacks);
     let metrics = Arc::new(Metrics::default());
     let context = Arc::new(Context {
+        names: Arc::default(),
         processes: processes.clone(),
         ids: Arc::new(ids()),
         ledger: ledger.clone(),
@@ -177,6 +178,7 @@ pub fn record(config: Config, options: &Options, file: &Path, redact: bool) -> a
         // What is written is not what was read: its rows are counted by nobody.
         let recorder = Recorder::create(file, &hostname(), known.clone(), Arc::default())?;
         let context = Arc::new(Context {
+            names: Arc::default(),
             processes: known,
             ids: Arc::new(ids()),
             ledger: ledger.clone(),

@@ -74,6 +74,9 @@ pub struct Routes {
 /// Lines for standard output, in blocks.
 pub type Lines<'a> = &'a dyn Fn(String);
 
+/// What a stack does with the rows of a phase.
+type Take = fn(&Stack, &RecordBatch, &Outboxes, &Metrics, Lines<'_>);
+
 impl Stacks {
     /// Names of the fields that any rule reads.
     pub fn fields(&self) -> impl Iterator<Item = &str> {
@@ -117,9 +120,21 @@ impl Stacks {
     /// Hands each row of a transactions batch to its stack.
     pub fn take(&self, batch: &RecordBatch, out: &Outboxes, metrics: &Metrics, lines: Lines<'_>) {
         let Some(t) = Transactions::of(batch) else { return };
+        let started: BooleanArray = (0..t.rows()).map(|row| Some(t.has_only_started(row))).collect();
+        if started.true_count() > 0 {
+            let part = |rows: &BooleanArray| filter_record_batch(batch, rows).expect("an answer for each row");
+            self.take_phase(&part(&started), Stack::take_started, out, metrics, lines);
+            let whole: BooleanArray = started.iter().map(|started| started.map(|started| !started)).collect();
+            return self.take_phase(&part(&whole), Stack::take, out, metrics, lines);
+        }
+        self.take_phase(batch, Stack::take, out, metrics, lines);
+    }
+
+    fn take_phase(&self, batch: &RecordBatch, take: Take, out: &Outboxes, metrics: &Metrics, lines: Lines<'_>) {
+        let Some(t) = Transactions::of(batch).filter(|t| t.rows() > 0) else { return };
         if self.by_domain.is_empty() {
             if let Some(place) = self.default {
-                self.stacks[place].take(batch, out, metrics, lines);
+                take(&self.stacks[place], batch, out, metrics, lines);
             }
             return;
         }
@@ -128,10 +143,10 @@ impl Stacks {
             let own: BooleanArray = places.iter().map(|one| Some(*one == Some(place))).collect();
             match own.true_count() {
                 0 => {}
-                n if n == t.rows() => stack.take(batch, out, metrics, lines),
+                n if n == t.rows() => take(stack, batch, out, metrics, lines),
                 _ => {
                     let part = filter_record_batch(batch, &own).expect("an answer for each row");
-                    stack.take(&part, out, metrics, lines);
+                    take(stack, &part, out, metrics, lines);
                 }
             }
         }
@@ -155,6 +170,24 @@ impl Stack {
         }
     }
 
+    /// Exchanges that have begun and will last: they are told of now, and everything else waits for their end.
+    fn take_started(&self, batch: &RecordBatch, out: &Outboxes, _: &Metrics, lines: Lines<'_>) {
+        let masked = self.redaction.apply(batch);
+        let (Some(raw), Some(shown)) = (Transactions::of(batch), Transactions::of(&masked)) else { return };
+        for log in &self.logs {
+            log.write(&shown, &raw, lines);
+        }
+        self.report_usage(&shown, &raw, out);
+    }
+
+    fn report_usage(&self, shown: &Transactions<'_>, raw: &Transactions<'_>, out: &Outboxes) {
+        if let Some(Usage { headers, events }) = &self.usage
+            && let Some(to) = out.events(*events)
+        {
+            usage::requests(shown, raw, headers).into_iter().for_each(|events| to.offer(events));
+        }
+    }
+
     /// Rules see transactions as they were; whatever leaves is made of the masked ones.
     fn take(&self, batch: &RecordBatch, out: &Outboxes, metrics: &Metrics, lines: Lines<'_>) {
         let tagged = self.llm.and_then(|_| llm::tagged(batch));
@@ -167,11 +200,7 @@ impl Stack {
         for log in &self.logs {
             log.write(&shown, &raw, lines);
         }
-        if let Some(Usage { headers, events }) = &self.usage
-            && let Some(to) = out.events(*events)
-        {
-            usage::requests(&shown, &raw, headers).into_iter().for_each(|events| to.offer(events));
-        }
+        self.report_usage(&shown, &raw, out);
         for (capture, route) in &self.captures {
             // Decided even if nothing takes the objects: the counts of rules are asked for.
             let decisions = capture.decide(&raw);

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use ringtap_exchange::{Connection as Streams, Direction, Exchange, Limits, Protocol, Role};
+use ringtap_exchange::{Connection as Streams, Direction, Exchange, Hello, Limits, Protocol, Role, dns};
 use ringtap_ring::abi::{Endpoints, Stream, Totals, exclude, wanted};
 
 use crate::process::Process;
@@ -36,6 +36,8 @@ const REPORT_EVERY_NS: u64 = 10_000_000_000;
 const GRACE_NS: u64 = 1_000_000_000;
 /// How long a connection may be silent before it is taken as ended: its end can have been missed.
 const IDLE_NS: u64 = 3_600_000_000_000;
+/// How long a socket for datagrams may be silent: its end is not told.
+const DATAGRAMS_IDLE_NS: u64 = 5_000_000_000;
 /// How long a made-up connection, whose end is never told, may be silent.
 const UNATTRIBUTED_IDLE_NS: u64 = 60_000_000_000;
 
@@ -58,6 +60,10 @@ pub(crate) struct Connection {
     pub(crate) closed: Option<(u64, Totals)>,
     pub(crate) bytes: [u64; 2],
     pub(crate) host: Option<String>,
+    /// What a name server has answered for the other end's address, when the connection was made.
+    pub(crate) answered: Option<String>,
+    /// Datagrams, not streams.
+    pub(crate) datagrams: bool,
     /// Reports so far, and when the next one is due.
     pub(crate) parts: i64,
     pub(crate) report_ns: u64,
@@ -80,6 +86,8 @@ impl Connection {
             closed: None,
             bytes: [0; 2],
             host: None,
+            answered: None,
+            datagrams: false,
             parts: 0,
             report_ns: now_ns.saturating_add(FIRST_REPORT_NS),
         }
@@ -97,13 +105,14 @@ impl Connection {
 
     /// The streams of a layer, to be put back after use.
     pub(crate) fn take_streams(&mut self, layer: usize, limits: Limits, late: bool) -> Box<Streams> {
-        let role = self.role;
-        self.layers[layer].take().unwrap_or_else(|| Box::new(Streams::new(limits, role, late)))
+        let (role, to_name_server) = (self.role, layer == 0 && self.is_dns());
+        let new = if to_name_server { Streams::to_name_server } else { Streams::new };
+        self.layers[layer].take().unwrap_or_else(|| Box::new(new(limits, role, late)))
     }
 
     /// The name that an exchange gives to the other end.
     pub(crate) fn note_host(&mut self, exchange: &Exchange) {
-        let host = exchange.request.head.headers.get("host").map(without_port);
+        let host = exchange.request.host().map(without_port);
         if let Some(host) = host.filter(|host| !host.is_empty() && self.host.as_deref() != Some(*host)) {
             self.host = Some(host.to_owned());
         }
@@ -120,15 +129,28 @@ impl Connection {
         self.role.or_else(|| self.layers.iter().flatten().find_map(|streams| streams.role()))
     }
 
+    /// What the hello messages on the socket said.
+    pub(crate) fn tls(&self) -> Option<&Hello> {
+        self.layers[0].as_ref().and_then(|streams| streams.hello())
+    }
+
+    /// Whether the other end is a name server.
+    pub(crate) fn is_dns(&self) -> bool {
+        self.datagrams
+            || (self.role == Some(Role::Client) && self.ends.is_some_and(|ends| ends.remote_port == dns::PORT))
+    }
+
     pub(crate) fn is_http(&self) -> bool {
-        self.layers.iter().flatten().any(|streams| streams.protocol() == Protocol::Http1)
+        let http = [Protocol::Http1, Protocol::Http2, Protocol::WebSocket];
+        self.layers.iter().flatten().any(|streams| http.contains(&streams.spoken()))
     }
 
     pub(crate) fn l7_protocol(&self) -> &'static str {
-        let speaks = |protocol| self.layers.iter().flatten().any(|streams| streams.protocol() == protocol);
+        let speaks = |protocol| self.layers.iter().flatten().any(|streams| streams.spoken() == protocol);
         match () {
-            () if self.host.is_some() || speaks(Protocol::Http1) => "http1",
+            () if self.is_dns() => "dns",
             () if speaks(Protocol::Http2) => "http2",
+            () if self.host.is_some() || speaks(Protocol::Http1) || speaks(Protocol::WebSocket) => "http1",
             () => "other",
         }
     }
@@ -155,15 +177,18 @@ impl Connection {
             "egress-internal" => wanted::EGRESS_INTERNAL,
             _ => wanted::EGRESS_EXTERNAL,
         };
-        excluded & (exclude::DATA | exclude::HTTP | tls) == 0 && bits & direction != 0
+        let unwanted = if self.is_dns() { exclude::DATA | exclude::DNS } else { exclude::DATA | exclude::HTTP | tls };
+        excluded & unwanted == 0 && bits & direction != 0 && (!self.is_dns() || bits & wanted::DNS != 0)
     }
 
-    /// Name of the other end: the requested host where we are the client, else its address.
+    /// Name of the other end: where we are the client the name that TLS or the request asks for, or that a name server
+    /// gave to the address; else the address.
     pub(crate) fn endpoint_id(&self) -> String {
-        let address = || self.remote().map_or_else(String::new, |ip| ip.to_string());
-        match (self.role(), &self.host) {
+        let sni = self.tls().and_then(|hello| hello.sni.as_ref());
+        let asked_for = sni.or(self.host.as_ref()).or(self.answered.as_ref());
+        match (self.role(), asked_for) {
             (Some(Role::Client) | None, Some(host)) => host.clone(),
-            _ => address(),
+            _ => self.remote().map_or_else(String::new, |ip| ip.to_string()),
         }
     }
 
@@ -181,7 +206,11 @@ impl Connection {
         match self.closed {
             Some((at, totals)) => now_ns.saturating_sub(at) > GRACE_NS || self.has_all(totals),
             None => {
-                let limit = if self.socket == Socket::Unknown { UNATTRIBUTED_IDLE_NS } else { IDLE_NS };
+                let limit = match () {
+                    () if self.datagrams => DATAGRAMS_IDLE_NS,
+                    () if self.socket == Socket::Unknown => UNATTRIBUTED_IDLE_NS,
+                    () => IDLE_NS,
+                };
                 now_ns.saturating_sub(self.last_ns) > limit
             }
         }

@@ -333,6 +333,9 @@ pub(crate) struct ConnectionReport<'a> {
     pub(crate) direction: &'a str,
     pub(crate) l7_protocol: &'a str,
     pub(crate) tls: bool,
+    /// 1.2, 1.3.
+    pub(crate) tls_version: Option<f64>,
+    pub(crate) datagrams: bool,
     pub(crate) hostname: &'a str,
     pub(crate) tags: Vec<String>,
     pub(crate) ends: Option<Endpoints>,
@@ -358,6 +361,7 @@ impl ConnectionReport<'_> {
             ("direction", Column::Text),
             ("socketProtocol", Column::Text),
             ("l7Protocol", Column::Text),
+            ("tlsVersion", Column::Text),
             ("system.hostname", Column::Text),
             ("system.agent", Column::Text),
             ("source.address", Column::Text),
@@ -409,8 +413,9 @@ impl ConnectionReport<'_> {
             Cell::Bool(self.finalized),
             Cell::Int(self.part),
             Cell::Text(self.direction),
-            Cell::Text("tcp"),
+            Cell::Text(if self.datagrams { "udp" } else { "tcp" }),
             Cell::Text(self.l7_protocol),
+            self.tls_version.map_or(Cell::Null, |version| Cell::Owned(format!("TLS {version:.1}"))),
             Cell::Text(self.hostname),
             Cell::Text("tap"),
         ];

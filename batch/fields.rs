@@ -81,12 +81,12 @@ impl Fields for RowFields<'_> {
         match name.as_ref() {
             "http.req.body" | "http.res.body" | "http.req.size" | "http.res.size" | "duration_ms" | "damage" => true,
             name if name.starts_with("http.res.") => {
-                let chunked = || is_chunked(t.response_headers, row);
+                let chunked = || has_trailers(t, t.response_headers, row);
                 self.stage == Stage::Request || (self.field(name).is_none() && chunked())
             }
             // A field that the head lacks can come as a trailer.
             name if name.starts_with("http.req.") => {
-                name.contains(".headers.") && self.field(name).is_none() && is_chunked(t.request_headers, row)
+                name.contains(".headers.") && self.field(name).is_none() && has_trailers(t, t.request_headers, row)
             }
             // What is not known of the connection yet, or of the process, can become known.
             name => self.field(name).is_none() || (name == "tags" && t.process_exe.is_null(row)),
@@ -118,6 +118,12 @@ impl Fields for RowFields<'_> {
                 (endpoint.parse::<IpAddr>().is_err() && !endpoint.is_empty()).then(|| Value::text(endpoint))
             }
             "tls.enabled" => Some(Value::Bool(t.tls.value(row))),
+            "tls.version" => t.tls_version.is_valid(row).then(|| Value::Float(t.tls_version.value(row))),
+            "tls.sni" => text(t.tls_sni, row).map(Value::text),
+            "tls.alpn" => {
+                let offered: Vec<_> = Transactions::texts(t.tls_alpn, row).map(Cow::Borrowed).collect();
+                (!offered.is_empty()).then_some(Value::Texts(offered))
+            }
             "exe" => text(t.process_exe, row).map(Value::text),
             "duration_ms" => Some(Value::Int(t.duration_ms(row).into())),
             "damage" => Some(Value::Text(causes(t, row).into())),
@@ -126,8 +132,9 @@ impl Fields for RowFields<'_> {
     }
 }
 
-fn is_chunked(headers: &MapArray, row: usize) -> bool {
-    Transactions::header(headers, row, "transfer-encoding").is_some()
+/// Whether fields can come behind the body.
+fn has_trailers(t: &Transactions<'_>, headers: &MapArray, row: usize) -> bool {
+    t.protocol.value(row) == "http2" || Transactions::header(headers, row, "transfer-encoding").is_some()
 }
 
 /// Causes of the damage, each once, with commas between; empty if there is none.
@@ -219,6 +226,7 @@ impl Columns for Transactions<'_> {
             "src.process.user.name" => Column::Text(self.process_user.clone()),
             "src.process.hostname" => Column::Text(self.host.clone()),
             "tls.enabled" => Column::Bool(self.tls.clone()),
+            "tls.sni" => Column::Text(self.tls_sni.clone()),
             "duration_ms" => Column::Int((0..Columns::rows(self)).map(|row| Some(self.duration_ms(row))).collect()),
             name => self.other(name),
         }

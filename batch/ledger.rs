@@ -76,8 +76,8 @@ ledger! {
     exchanges_damaged,
     /// Responses whose request was not seen.
     orphan_responses,
-    /// Connections that were given up as not HTTP/1.
-    connections_not_http1,
+    /// Connections that were given up as not HTTP.
+    connections_not_http,
     /// Connections dropped from a full table.
     connections_evicted,
     /// Events that were made.
@@ -210,7 +210,7 @@ impl Ledger {
             ],
         );
         for (what, n) in [
-            ("connections given up as not HTTP/1", self.connections_not_http1.get()),
+            ("connections given up as not HTTP", self.connections_not_http.get()),
             ("connections dropped from a full table", self.connections_evicted.get() + k.connections_full),
             ("TLS calls not captured, tables full", k.calls_full + k.tls_objects_full),
             ("plaintext bytes whose socket is not known", k.unattributed_bytes),

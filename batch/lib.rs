@@ -23,6 +23,7 @@ pub mod ids;
 pub mod interest;
 pub mod ledger;
 pub mod llm;
+pub mod names;
 pub mod objects;
 pub mod process;
 pub mod redact;
@@ -31,6 +32,7 @@ pub mod shard;
 pub mod transactions;
 pub mod usage;
 
+mod coding;
 mod connections;
 mod row;
 mod token;

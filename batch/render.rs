@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, io};
 
+use arrow_array::{Array as _, ListArray, UInt64Array};
 use base64_simd::{Out, STANDARD};
 use serde::{Serialize, Serializer};
 use serde_json::ser::Formatter;
@@ -12,7 +13,7 @@ use crate::{
     clock::rfc3339,
     grpc::Grpc,
     objects::hex,
-    transactions::{DamageRow, Transactions, text},
+    transactions::{DamageRow, MessageRow, Transactions, text},
 };
 
 #[derive(Serialize)]
@@ -143,6 +144,32 @@ struct Content<'a> {
     body_sha256: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     truncated: Option<String>,
+    /// Content codings that were undone in `body`. Ours, like the one after it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body_decoded: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    messages: Option<Messages<'a>>,
+}
+
+/// The messages that a body is made of.
+#[derive(Serialize)]
+struct Messages<'a> {
+    dialect: &'a str,
+    count: u64,
+    /// The first of them.
+    list: Vec<Message<'a>>,
+}
+
+#[derive(Serialize)]
+struct Message<'a> {
+    time: String,
+    kind: &'a str,
+    compressed: bool,
+    /// Bytes on the wire, without framing.
+    size: u64,
+    /// Where in the body it lies, as far as the body is kept.
+    start: u64,
+    length: u64,
 }
 
 /// A body, which [`BytesAsBase64`] writes without a text between.
@@ -278,6 +305,8 @@ fn request_content<'a>(t: &'a Transactions<'a>, row: usize, level: Level) -> Con
     }
     if level >= Level::Full {
         content.body(t.request_body.value(row), t.request_body_size.value(row), text(t.request_cut, row));
+        content.body_decoded = text(t.request_decoded, row);
+        content.messages = messages(t, row, t.request_message_count, t.request_messages);
     }
     content
 }
@@ -290,8 +319,26 @@ fn response_content<'a>(t: &'a Transactions<'a>, row: usize, level: Level) -> Co
     }
     if level >= Level::Full {
         content.body(t.response_body.value(row), t.response_body_size.value(row), text(t.response_cut, row));
+        content.body_decoded = text(t.response_decoded, row);
+        content.messages = messages(t, row, t.response_message_count, t.response_messages);
     }
     content
+}
+
+fn messages<'a>(t: &Transactions<'a>, row: usize, count: &UInt64Array, list: &'a ListArray) -> Option<Messages<'a>> {
+    let message = |m: MessageRow<'a>| Message {
+        time: rfc3339(m.time_ns),
+        kind: m.kind,
+        compressed: m.compressed,
+        size: m.wire,
+        start: m.start,
+        length: m.len,
+    };
+    count.is_valid(row).then(|| Messages {
+        dialect: text(t.dialect, row).unwrap_or_default(),
+        count: count.value(row),
+        list: Transactions::messages(list, row).map(message).collect(),
+    })
 }
 
 impl<'a> Content<'a> {
@@ -367,8 +414,12 @@ fn write_content(out: &mut String, content: &Content<'_>, body: &[u8]) {
     for (name, value) in content.headers.iter().filter(|(name, _)| !name.starts_with(':')) {
         let _ = writeln!(out, "  {name}: {value}");
     }
+    if let Some(messages) = &content.messages {
+        let _ = writeln!(out, "  Messages: {} ({})", messages.count, messages.dialect);
+    }
     if let Some(size) = content.body_size {
         let cut = content.truncated.as_ref().map_or_else(String::new, |why| format!(", cut: {why}"));
-        let _ = write!(out, "\n  Body ({size} bytes{cut}):\n{}\n", String::from_utf8_lossy(body));
+        let decoded = content.body_decoded.map_or_else(String::new, |codings| format!(", decoded: {codings}"));
+        let _ = write!(out, "\n  Body ({size} bytes{decoded}{cut}):\n{}\n", String::from_utf8_lossy(body));
     }
 }

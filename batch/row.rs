@@ -1,11 +1,12 @@
 //! From an exchange and its connection to a row of the transactions batch.
 
-use ringtap_exchange::{Exchange, Role};
+use ringtap_exchange::{Body, Cut, Exchange, Part, Role, Version};
 
 use crate::{
     clock::WallOffset,
+    coding::Plain,
     connections::Connection,
-    transactions::{TransactionsBuilder, cut},
+    transactions::{Phase, TransactionsBuilder, cut},
 };
 
 /// Everything that a row is made of.
@@ -18,19 +19,27 @@ pub(crate) struct NewRow<'a> {
     pub(crate) host: &'a str,
     pub(crate) tags: &'a [String],
     pub(crate) request_id: String,
+    pub(crate) phase: Phase,
 }
 
 impl NewRow<'_> {
     /// Adds the row; the bodies are handed over apart, so that they need not be copied.
-    pub(crate) fn push(&self, to: &mut TransactionsBuilder, bodies: [Vec<u8>; 2]) {
+    pub(crate) fn push(&self, to: &mut TransactionsBuilder, bodies: [Plain; 2]) {
         self.push_identity(to);
         self.push_ends(to);
         self.push_request(to);
         self.push_response(to);
         to.damage(&self.exchange.damage);
+        self.push_messages(to);
         let [request, response] = bodies;
-        TransactionsBuilder::body(&mut to.request_body, request);
-        TransactionsBuilder::body(&mut to.response_body, response);
+        let cut = |body: &Body, plain: &Plain| cut(body).or(plain.cut.then_some(Cut::Limit.as_str()));
+        let answer = self.exchange.response.as_ref();
+        to.request_cut.append_option(cut(&self.exchange.request.body, &request));
+        to.response_cut.append_option(answer.and_then(|answer| cut(&answer.body, &response)));
+        to.request_decoded.append_option(request.decoded);
+        to.response_decoded.append_option(response.decoded);
+        TransactionsBuilder::body(&mut to.request_body, request.bytes);
+        TransactionsBuilder::body(&mut to.response_body, response.bytes);
     }
 
     fn push_identity(&self, to: &mut TransactionsBuilder) {
@@ -42,9 +51,17 @@ impl NewRow<'_> {
         to.end_ns.append_value(self.wall.wall_ns(times.end.max(times.request_end)));
         to.first_byte_ns.append_option(times.response_start.map(|at| self.wall.wall_ns(at)));
         to.direction.append_value(c.direction());
-        to.protocol.append_value("http1");
+        to.protocol.append_value(protocol_of(self.exchange));
         to.socket.append_value(c.socket.as_str());
+        to.phase.append_value(self.phase.as_str());
         to.tls.append_value(self.tls);
+        let hello = c.tls();
+        to.tls_version.append_option(hello.and_then(|hello| hello.version));
+        to.tls_sni.append_option(hello.and_then(|hello| hello.sni.as_deref()));
+        for protocol in hello.iter().flat_map(|hello| &hello.alpn) {
+            to.tls_alpn.values().append_value(protocol);
+        }
+        to.tls_alpn.append(true);
         let process = c.process.as_deref();
         to.process_id.append_value(c.tgid);
         to.process_exe.append_option(process.map(|p| p.exe.as_str()));
@@ -64,7 +81,7 @@ impl NewRow<'_> {
     fn push_tags(&self, to: &mut TransactionsBuilder, endpoint: &str) {
         let process = self.connection.process.as_deref();
         let own = process.map_or(&[][..], |p| &p.tags);
-        for tag in self.connection.tags(endpoint, "http1").iter().chain(self.tags).chain(own) {
+        for tag in self.connection.tags(endpoint, protocol_of(self.exchange)).iter().chain(self.tags).chain(own) {
             to.tags.values().append_value(tag);
         }
         to.tags.append(true);
@@ -82,6 +99,17 @@ impl NewRow<'_> {
         to.dst_ip.append_option(dst.map(|(ip, _)| ip));
     }
 
+    fn push_messages(&self, to: &mut TransactionsBuilder) {
+        let [request, response] = [Part::Request, Part::Response].map(|part| self.exchange.messages(part));
+        to.dialect.append_option(request.or(response).map(|messages| messages.dialect.as_str()));
+        let first = response.and_then(|messages| messages.first);
+        to.first_message_ns.append_option(first.map(|at| self.wall.wall_ns(at)));
+        let columns = (&mut to.request_message_count, &mut to.request_messages);
+        TransactionsBuilder::messages(columns, request, self.wall);
+        let columns = (&mut to.response_message_count, &mut to.response_messages);
+        TransactionsBuilder::messages(columns, response, self.wall);
+    }
+
     fn push_request(&self, to: &mut TransactionsBuilder) {
         let request = &self.exchange.request;
         let target = Target::of(self.exchange, self.tls, self.connection);
@@ -92,7 +120,6 @@ impl NewRow<'_> {
         to.authority.append_value(&target.authority);
         TransactionsBuilder::headers(&mut to.request_headers, Some(&request.head));
         to.request_body_size.append_value(request.body.size);
-        to.request_cut.append_option(cut(&request.body));
         to.request_bytes.append_value(request.head.bytes + request.body.size);
     }
 
@@ -100,11 +127,16 @@ impl NewRow<'_> {
         let response = self.exchange.response.as_ref();
         let missing = if self.exchange.closed_early && self.exchange.damage.is_empty() { 499 } else { 422 };
         TransactionsBuilder::headers(&mut to.response_headers, response.map(|r| &r.head));
-        to.status.append_value(response.map_or(missing, |r| r.status));
+        let status = response.map(|r| r.status).filter(|status| *status > 0);
+        to.status.append_value(status.unwrap_or(missing));
         to.response_body_size.append_value(response.map_or(0, |r| r.body.size));
-        to.response_cut.append_option(response.and_then(|r| cut(&r.body)));
         to.response_bytes.append_value(response.map_or(0, |r| r.head.bytes + r.body.size));
     }
+}
+
+/// Name of the protocol that an exchange came in.
+fn protocol_of(exchange: &Exchange) -> &'static str {
+    if exchange.request.head.version == Version::Http2 { "http2" } else { "http1" }
 }
 
 /// A request target in its parts.
@@ -118,7 +150,7 @@ struct Target<'a> {
 impl<'a> Target<'a> {
     fn of(exchange: &'a Exchange, tls: bool, connection: &Connection) -> Self {
         let request = &exchange.request;
-        let scheme = if tls { "https" } else { "http" };
+        let scheme = request.scheme.as_deref().unwrap_or(if tls { "https" } else { "http" });
         let (scheme, absolute, rest) = match request.target.split_once("://") {
             Some((scheme, rest)) if !request.target.starts_with('/') => {
                 let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
@@ -127,7 +159,7 @@ impl<'a> Target<'a> {
             _ if request.method.eq_ignore_ascii_case("CONNECT") => (scheme, Some(request.target.as_str()), ""),
             _ => (scheme, None, request.target.as_str()),
         };
-        let authority = absolute.or_else(|| request.head.headers.get("host")).map(str::to_owned);
+        let authority = absolute.or_else(|| request.host()).map(str::to_owned);
         let server = connection.role() == Some(Role::Server);
         let address = || {
             let ends = connection.ends?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
-use ringtap_exchange::{Cause, Direction, Exchange, Limits, Observer, Part, Role};
+use ringtap_exchange::{Cause, Direction, Exchange, Limits, Observer, Part, Role, dns::Answer};
 use ringtap_ring::{
     abi::{Endpoints, Kind, Stream, Totals, flag, shard_of},
     records::{Records, Row},
@@ -12,15 +12,17 @@ use ringtap_ring::{
 use crate::{
     budget::{Budgets, Memory},
     clock::WallOffset,
+    coding::{Plain, plain},
     connections::{Connection, Socket},
     events::{ConnectionReport, EventsBuilder},
     fields::Stage,
     ids::Ids,
     interest::{self, Interest},
     ledger::Ledger,
+    names::Names,
     process::Processes,
     row::NewRow,
-    transactions::TransactionsBuilder,
+    transactions::{Phase, TransactionsBuilder},
 };
 
 /// Connections of one shard at most; beyond, the ones that were silent longest go.
@@ -41,6 +43,8 @@ const SKIP_MIN: u64 = 64 << 10;
 pub struct Context {
     /// Looks processes up.
     pub processes: Arc<dyn Processes>,
+    /// Names of addresses, as name servers have answered them.
+    pub names: Arc<Names>,
     /// Makes identifiers.
     pub ids: Arc<Ids>,
     /// Counts.
@@ -201,6 +205,7 @@ impl Shard {
 
     fn record(&mut self, row: &Row<'_>) {
         match row.kind {
+            Some(Kind::Payload) if row.flags & flag::DATAGRAM != 0 => self.datagram(row),
             Some(Kind::Payload) => self.payload(row),
             Some(Kind::Open) => match Endpoints::read(row.payload) {
                 Some(ends) => self.open(row, ends),
@@ -225,15 +230,30 @@ impl Shard {
 
     fn open(&mut self, row: &Row<'_>, ends: Endpoints) {
         self.make_room(row);
-        connection_of(&mut self.connections, &self.context, row, self.wall, &mut self.kept)
-            .open(ends, row.flags & flag::LATE != 0);
+        let connection = connection_of(&mut self.connections, &self.context, row, self.wall, &mut self.kept);
+        connection.open(ends, row.flags & flag::LATE != 0);
+        connection.datagrams = row.flags & flag::DATAGRAM != 0;
+        connection.answered = self.context.names.of(ends.remote(), row.time_ns);
+        connection.last_ns = row.time_ns;
+    }
+
+    /// A look-up, or its answer. Of the socket nothing is known unless it was announced, which is so where it is wanted.
+    fn datagram(&mut self, row: &Row<'_>) {
+        let sent = row.direction == 0;
+        if let Some(answer) = Answer::read(row.payload).filter(|_| !sent) {
+            self.context.names.learn(&answer, row.time_ns);
+        }
+        if let Some(connection) = self.connections.get_mut(&row.conn) {
+            connection.last_ns = row.time_ns;
+            connection.bytes[usize::from(row.direction & 1)] += u64::from(row.len);
+        }
     }
 
     fn payload(&mut self, row: &Row<'_>) {
         let (limits, late) = (self.limits, row.flags & flag::LATE != 0);
         let over_budget = self.is_over_budget();
         self.make_room(row);
-        let Self { context, connections, exchanges, kept: all_kept, wall, .. } = self;
+        let Self { context, connections, exchanges, transactions, kept: all_kept, wall, .. } = self;
         let wall = *wall;
         let connection = connection_of(connections, context, row, wall, all_kept);
         connection.last_ns = row.time_ns;
@@ -248,7 +268,7 @@ impl Shard {
         let mut streams = connection.take_streams(layer, limits, late);
         streams.set_over_budget(over_budget);
         let (was_opaque, orphans, kept) = (streams.is_opaque(), streams.orphans(), streams.kept_bytes());
-        let mut watch = Watch { context, connection, tls: layer == 1, wall, exchanges };
+        let mut watch = Watch { context, connection, tls: layer == 1, wall, exchanges, transactions };
         streams.data(direction, row.offset, row.payload, row.time_ns, &mut watch);
         let short = u64::from(row.len).saturating_sub(row.payload.len() as u64);
         if short > 0 {
@@ -276,8 +296,8 @@ impl Shard {
     /// Nothing of this layer is of interest any more: its payload stays in the kernel.
     fn give_up(&mut self, conn: u64, layer: u8) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
-        if !connection.is_http() && connection.host.is_none() {
-            self.context.ledger.connections_not_http1.add(1);
+        if !connection.is_http() && connection.host.is_none() && connection.tls().is_none() && !connection.is_dns() {
+            self.context.ledger.connections_not_http.add(1);
         }
         for direction in [0u8, 1] {
             connection.skips[usize::from(layer.min(1))][usize::from(direction)] = u64::MAX;
@@ -393,11 +413,15 @@ impl Shard {
                 continue;
             }
             damaged += u64::from(!exchange.damage.is_empty());
-            let response = exchange.response.as_mut().map(|r| std::mem::take(&mut r.body.bytes));
-            let bodies = [std::mem::take(&mut exchange.request.body.bytes), response.unwrap_or_default()];
-            let request_id = self.context.ids.next(self.wall.wall_ns(exchange.times.request_start));
+            let limit = self.context.budgets.body;
+            let response = exchange.response.as_mut().map(|r| plain(&r.head, &mut r.body, limit));
+            let request = &mut exchange.request;
+            let bodies = [plain(&request.head, &mut request.body, limit), response.unwrap_or_default()];
+            let phase = if exchange.reported.is_some() { Phase::Ended } else { Phase::Complete };
+            let start = self.wall.wall_ns(exchange.times.request_start);
+            let request_id = exchange.reported.take().unwrap_or_else(|| self.context.ids.next(start));
             let Context { hostname, tags, .. } = &*self.context;
-            NewRow { connection, exchange: &exchange, tls, wall: self.wall, host: hostname, tags, request_id }
+            NewRow { connection, exchange: &exchange, tls, wall: self.wall, host: hostname, tags, request_id, phase }
                 .push(&mut self.transactions, bodies);
         }
         let ledger = &self.context.ledger;
@@ -440,11 +464,40 @@ struct Watch<'a> {
     tls: bool,
     wall: WallOffset,
     exchanges: &'a mut Vec<Exchange>,
+    transactions: &'a mut TransactionsBuilder,
+}
+
+impl Watch<'_> {
+    /// Adds the row of an exchange that is under way.
+    fn push(&mut self, exchange: &Exchange, request_id: String, phase: Phase, to: &mut TransactionsBuilder) {
+        let Self { context: Context { hostname: host, tags, .. }, connection, tls, wall, .. } = self;
+        let (tls, wall) = (*tls, *wall);
+        NewRow { connection, exchange, tls, wall, host, tags, request_id, phase }.push(to, <[Plain; 2]>::default());
+    }
 }
 
 impl Observer for Watch<'_> {
     fn complete(&mut self, exchange: Exchange) {
         self.exchanges.push(exchange);
+    }
+
+    fn started(&mut self, exchange: &mut Exchange) {
+        if self.connection.process.is_none() {
+            self.connection.process = self.context.processes.get(self.connection.tgid);
+        }
+        self.connection.note_host(exchange);
+        if !self.connection.is_wanted(self.context.wanted) {
+            return;
+        }
+        let request_id = self.context.ids.next(self.wall.wall_ns(exchange.times.request_start));
+        exchange.reported = Some(request_id.clone());
+        let mut rows = std::mem::take(self.transactions);
+        self.push(exchange, request_id, Phase::Started, &mut rows);
+        *self.transactions = rows;
+    }
+
+    fn answered(&mut self, answer: Answer) {
+        self.context.names.learn(&answer, self.connection.last_ns);
     }
 
     fn wants_body(&mut self, exchange: &Exchange, _part: Part) -> bool {
@@ -454,10 +507,7 @@ impl Observer for Watch<'_> {
         }
         self.connection.note_host(exchange);
         let mut row = TransactionsBuilder::default();
-        let Context { hostname: host, tags, .. } = self.context;
-        let (tls, wall, request_id) = (self.tls, self.wall, String::new());
-        let known = NewRow { connection: self.connection, exchange, tls, wall, host, tags, request_id };
-        known.push(&mut row, [Vec::new(), Vec::new()]);
+        self.push(exchange, String::new(), Phase::Complete, &mut row);
         let stage = if exchange.response.is_some() { Stage::Response } else { Stage::Request };
         interest::ask(self.context.interest.as_ref(), &row.finish(), stage)
     }
@@ -504,6 +554,7 @@ fn report_of<'a>(
         direction: connection.direction(),
         l7_protocol: connection.l7_protocol(),
         tls: connection.layers[1].is_some(),
+        tls_version: connection.tls().and_then(|hello| hello.version),
         hostname: &context.hostname,
         tags: {
             let mut tags = connection.tags(&connection.endpoint_id(), connection.l7_protocol());
@@ -511,6 +562,7 @@ fn report_of<'a>(
             tags.extend(connection.process.iter().flat_map(|p| p.tags.iter().cloned()));
             tags
         },
+        datagrams: connection.datagrams,
         ends: connection.ends,
         server: connection.role() == Some(Role::Server),
         process: connection.process.as_deref(),

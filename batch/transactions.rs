@@ -7,9 +7,12 @@
 //! | `end_ns` | `Int64` | wall time of the last bytes |
 //! | `first_byte_ns` | `Int64`, nullable | wall time of the final response's first bytes |
 //! | `direction` | `Utf8` | `ingress`, `egress-internal`, `egress-external` |
-//! | `protocol` | `Utf8` | `http1` |
+//! | `protocol` | `Utf8` | `http1`, `http2` |
+//! | `phase` | `Utf8` | `complete`; `started` and `ended` for an exchange that lasts, with the same `request_id` |
 //! | `socket` | `Utf8` | how the connection was found: `exact`, `inferred`, `unknown` |
 //! | `tls` | `Boolean` | taken as plaintext at a TLS library |
+//! | `tls_version` | `Float64`, nullable | 1.2, 1.3, as the hello messages on the socket agree |
+//! | `tls_sni`, `tls_alpn` | `Utf8`, nullable; `List<Utf8>` | what the client asked for |
 //! | `process_id` | `UInt32` | 0 if not known |
 //! | `process_exe`, `process_user` | `Utf8`, nullable | |
 //! | `process_uid` | `UInt32`, nullable | |
@@ -24,25 +27,32 @@
 //! | `request_body`, `response_body` | `BinaryView` | what was kept: the beginning, without holes |
 //! | `request_body_size`, `response_body_size` | `UInt64` | true length |
 //! | `request_cut`, `response_cut` | `Utf8`, nullable | why less is kept: `limit`, `budget`, `unwanted`, `redacted`, `damage`, `incomplete` |
+//! | `request_decoded`, `response_decoded` | `Utf8`, nullable | content codings that were undone in the body |
 //! | `request_bytes`, `response_bytes` | `UInt64` | head and body |
 //! | `status` | `UInt16` | 499 the connection ended first, 422 not seen for another reason |
+//! | `dialect` | `Utf8`, nullable | what the bodies' messages are: `grpc`, `sse`, `websocket` |
+//! | `first_message_ns` | `Int64`, nullable | wall time of the response's first message |
+//! | `request_message_count`, `response_message_count` | `UInt64`, nullable | messages that came whole |
+//! | `request_messages`, `response_messages` | `List<Struct<time_ns, kind, compressed, wire, start, len>>` | the first of them |
 //! | `damage` | `List<Struct<cause, part, start, end>>` | missing ranges of the streams |
 
 use std::sync::{Arc, LazyLock};
 
 use arrow_array::{
-    Array, ArrayRef, BinaryViewArray, BooleanArray, Int64Array, ListArray, MapArray, RecordBatch, StringArray,
-    StructArray, UInt16Array, UInt32Array, UInt64Array,
+    Array, ArrayRef, BinaryViewArray, BooleanArray, Float64Array, Int64Array, ListArray, MapArray, RecordBatch,
+    StringArray, StructArray, UInt16Array, UInt32Array, UInt64Array,
     builder::{
-        BinaryViewBuilder, BooleanBuilder, Int64Builder, ListBuilder, MapBuilder, StringBuilder, StructBuilder,
-        UInt16Builder, UInt32Builder, UInt64Builder,
+        BinaryViewBuilder, BooleanBuilder, Float64Builder, Int64Builder, ListBuilder, MapBuilder, StringBuilder,
+        StructBuilder, UInt16Builder, UInt32Builder, UInt64Builder,
     },
     cast::AsArray,
-    types::UInt64Type,
+    types::{Int64Type, UInt64Type},
 };
 use arrow_buffer::Buffer;
 use arrow_schema::{DataType, Field, Fields, Schema};
-use ringtap_exchange::{Body, Damage, Head};
+use ringtap_exchange::{Body, Damage, Head, Messages};
+
+use crate::clock::WallOffset;
 
 macro_rules! columns {
     ($($name:ident: $builder:ty, $array:ty;)*) => {
@@ -86,7 +96,11 @@ columns! {
     direction: StringBuilder, StringArray;
     protocol: StringBuilder, StringArray;
     socket: StringBuilder, StringArray;
+    phase: StringBuilder, StringArray;
     tls: BooleanBuilder, BooleanArray;
+    tls_version: Float64Builder, Float64Array;
+    tls_sni: StringBuilder, StringArray;
+    tls_alpn: ListBuilder<StringBuilder>, ListArray;
     process_id: UInt32Builder, UInt32Array;
     process_exe: StringBuilder, StringArray;
     process_user: StringBuilder, StringArray;
@@ -112,13 +126,21 @@ columns! {
     response_body_size: UInt64Builder, UInt64Array;
     request_cut: StringBuilder, StringArray;
     response_cut: StringBuilder, StringArray;
+    request_decoded: StringBuilder, StringArray;
+    response_decoded: StringBuilder, StringArray;
     request_bytes: UInt64Builder, UInt64Array;
     response_bytes: UInt64Builder, UInt64Array;
     status: UInt16Builder, UInt16Array;
+    dialect: StringBuilder, StringArray;
+    first_message_ns: Int64Builder, Int64Array;
+    request_message_count: UInt64Builder, UInt64Array;
+    response_message_count: UInt64Builder, UInt64Array;
+    request_messages: ListBuilder<StructBuilder>, ListArray;
+    response_messages: ListBuilder<StructBuilder>, ListArray;
     damage: ListBuilder<StructBuilder>, ListArray;
 }
 
-const NULLABLE: [&str; 10] = [
+const NULLABLE: [&str; 18] = [
     "first_byte_ns",
     "process_exe",
     "process_user",
@@ -129,6 +151,14 @@ const NULLABLE: [&str; 10] = [
     "dst_port",
     "request_cut",
     "response_cut",
+    "request_decoded",
+    "response_decoded",
+    "tls_version",
+    "tls_sni",
+    "dialect",
+    "first_message_ns",
+    "request_message_count",
+    "response_message_count",
 ];
 
 fn damage_fields() -> Fields {
@@ -138,6 +168,18 @@ fn damage_fields() -> Fields {
         column("part", DataType::Utf8),
         column("start", DataType::UInt64),
         column("end", DataType::UInt64),
+    ])
+}
+
+fn message_fields() -> Fields {
+    let column = |name: &str, kind| Field::new(name, kind, false);
+    Fields::from(vec![
+        column("time_ns", DataType::Int64),
+        column("kind", DataType::Utf8),
+        column("compressed", DataType::Boolean),
+        column("wire", DataType::UInt64),
+        column("start", DataType::UInt64),
+        column("len", DataType::UInt64),
     ])
 }
 
@@ -157,6 +199,10 @@ const ROWS: usize = 16;
 
 impl Default for TransactionsBuilder {
     fn default() -> Self {
+        let structs = |fields: Fields| {
+            let item = Field::new("item", DataType::Struct(fields.clone()), false);
+            ListBuilder::new(StructBuilder::from_fields(fields, 0)).with_field(item)
+        };
         let headers = || {
             MapBuilder::new(
                 None,
@@ -173,7 +219,11 @@ impl Default for TransactionsBuilder {
             direction: StringBuilder::with_capacity(ROWS, ROWS * 32),
             protocol: StringBuilder::with_capacity(ROWS, ROWS * 32),
             socket: StringBuilder::with_capacity(ROWS, ROWS * 32),
+            phase: StringBuilder::with_capacity(ROWS, ROWS * 8),
             tls: BooleanBuilder::with_capacity(ROWS),
+            tls_version: Float64Builder::with_capacity(ROWS),
+            tls_sni: StringBuilder::with_capacity(ROWS, ROWS * 32),
+            tls_alpn: ListBuilder::with_capacity(StringBuilder::new(), ROWS),
             process_id: UInt32Builder::with_capacity(ROWS),
             process_exe: StringBuilder::with_capacity(ROWS, ROWS * 32),
             process_user: StringBuilder::with_capacity(ROWS, ROWS * 32),
@@ -199,14 +249,36 @@ impl Default for TransactionsBuilder {
             response_body_size: UInt64Builder::with_capacity(ROWS),
             request_cut: StringBuilder::with_capacity(ROWS, ROWS * 32),
             response_cut: StringBuilder::with_capacity(ROWS, ROWS * 32),
+            request_decoded: StringBuilder::with_capacity(ROWS, 0),
+            response_decoded: StringBuilder::with_capacity(ROWS, 0),
             request_bytes: UInt64Builder::with_capacity(ROWS),
             response_bytes: UInt64Builder::with_capacity(ROWS),
             status: UInt16Builder::with_capacity(ROWS),
-            damage: ListBuilder::new(StructBuilder::from_fields(damage_fields(), 0)).with_field(Field::new(
-                "item",
-                DataType::Struct(damage_fields()),
-                false,
-            )),
+            dialect: StringBuilder::with_capacity(ROWS, 0),
+            first_message_ns: Int64Builder::with_capacity(ROWS),
+            request_message_count: UInt64Builder::with_capacity(ROWS),
+            response_message_count: UInt64Builder::with_capacity(ROWS),
+            request_messages: structs(message_fields()),
+            response_messages: structs(message_fields()),
+            damage: structs(damage_fields()),
+        }
+    }
+}
+
+/// Whether a row is an exchange, or one end of an exchange that lasts: server-sent events, a WebSocket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Complete,
+    Started,
+    Ended,
+}
+
+impl Phase {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Started => "started",
+            Self::Ended => "ended",
         }
     }
 }
@@ -260,6 +332,27 @@ impl TransactionsBuilder {
         self.damage.append(true);
     }
 
+    /// The messages of a half, with their times on the wall.
+    pub(crate) fn messages(
+        (count, list): (&mut UInt64Builder, &mut ListBuilder<StructBuilder>),
+        messages: Option<&Messages>,
+        wall: WallOffset,
+    ) {
+        count.append_option(messages.map(|messages| messages.count));
+        for one in messages.into_iter().flat_map(|messages| &messages.listed) {
+            let row = list.values();
+            let fault = "the columns of message_fields";
+            row.field_builder::<Int64Builder>(0).expect(fault).append_value(wall.wall_ns(one.time));
+            row.field_builder::<StringBuilder>(1).expect(fault).append_value(one.kind.as_str());
+            row.field_builder::<BooleanBuilder>(2).expect(fault).append_value(one.compressed);
+            row.field_builder::<UInt64Builder>(3).expect(fault).append_value(one.wire);
+            row.field_builder::<UInt64Builder>(4).expect(fault).append_value(one.start);
+            row.field_builder::<UInt64Builder>(5).expect(fault).append_value(one.len);
+            row.append(true);
+        }
+        list.append(true);
+    }
+
     /// The batch.
     ///
     /// # Panics
@@ -283,6 +376,23 @@ pub struct DamageRow<'a> {
     pub start: u64,
     /// Stream offset behind the last byte.
     pub end: u64,
+}
+
+/// A message, as the batch holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MessageRow<'a> {
+    /// When its last byte came, in nanoseconds since 1970.
+    pub time_ns: i64,
+    /// `data`, `text`, `binary`, `ping`, `pong`, `close`.
+    pub kind: &'a str,
+    /// Whether it is compressed on the wire.
+    pub compressed: bool,
+    /// Bytes on the wire, without framing.
+    pub wire: u64,
+    /// Where in the body it begins.
+    pub start: u64,
+    /// Bytes that it has there.
+    pub len: u64,
 }
 
 impl<'a> Transactions<'a> {
@@ -338,6 +448,28 @@ impl<'a> Transactions<'a> {
             start: values.column(2).as_primitive::<UInt64Type>().value(i),
             end: values.column(3).as_primitive::<UInt64Type>().value(i),
         })
+    }
+
+    /// Messages of a row of `request_messages` or `response_messages`.
+    pub fn messages(column: &'a ListArray, row: usize) -> impl Iterator<Item = MessageRow<'a>> {
+        let offsets = column.value_offsets();
+        let at = |i: usize| usize::try_from(offsets[i]).expect("offsets are not negative");
+        let values: &'a StructArray = column.values().as_struct();
+        let number = |column: usize, i: usize| values.column(column).as_primitive::<UInt64Type>().value(i);
+        (at(row)..at(row + 1)).map(move |i| MessageRow {
+            time_ns: values.column(0).as_primitive::<Int64Type>().value(i),
+            kind: values.column(1).as_string::<i32>().value(i),
+            compressed: values.column(2).as_boolean().value(i),
+            wire: number(3, i),
+            start: number(4, i),
+            len: number(5, i),
+        })
+    }
+
+    /// Whether the row is only the beginning of an exchange that lasts.
+    #[must_use]
+    pub fn has_only_started(&self, row: usize) -> bool {
+        self.phase.value(row) == Phase::Started.as_str()
     }
 
     /// Milliseconds from the first bytes to the last, at least 1.

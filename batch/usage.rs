@@ -1,6 +1,6 @@
 //! The events `request` and `grpc_request`, from the plugin `report_usage`.
 
-use arrow_array::{Array, RecordBatch};
+use arrow_array::{Array, RecordBatch, UInt64Array};
 
 use crate::{
     events::{Cell, Column, EventSchema, EventsBuilder, TRACEPARENT},
@@ -34,6 +34,11 @@ macro_rules! columns {
             ("authTokenSource", Column::Text),
             ("authTokenType", Column::Text),
             ("customHeaders", Column::Texted),
+            ("phase", Column::Text),
+            ("messages.dialect", Column::Text),
+            ("messages.request", Column::Int),
+            ("messages.response", Column::Int),
+            ("messages.firstMs", Column::Int),
             (TRACEPARENT, Column::Text),
             $($more),*
         ]
@@ -144,8 +149,25 @@ fn cells<'a>(t: &Transactions<'a>, raw: &Transactions<'a>, row: usize, headers: 
         None => cells.extend([Cell::Null, Cell::Null, Cell::Null, Cell::Null]),
     }
     cells.push(Cell::Texts(promoted(t, row, headers)));
+    cells.extend(message_cells(t, row));
     cells.push(request_header("traceparent").into());
     cells
+}
+
+/// Ours: which end of an exchange that lasts the event is about, and the messages that it is made of.
+fn message_cells<'a>(t: &Transactions<'a>, row: usize) -> [Cell<'a>; 5] {
+    let count = |column: &UInt64Array| {
+        let count = column.is_valid(row).then(|| i64::try_from(column.value(row)).unwrap_or(i64::MAX));
+        count.map_or(Cell::Null, Cell::Int)
+    };
+    let first = t.first_message_ns.is_valid(row).then(|| t.first_message_ns.value(row) - t.start_ns.value(row));
+    [
+        Some(t.phase.value(row)).filter(|phase| *phase != "complete").into(),
+        text(t.dialect, row).into(),
+        count(t.request_message_count),
+        count(t.response_message_count),
+        first.map_or(Cell::Null, |ns| Cell::Int((ns / 1_000_000).max(1))),
+    ]
 }
 
 /// Milliseconds to the response's first bytes, at least 1.

@@ -17,6 +17,8 @@
 #define RT_CHUNK_MAX 16384
 /* Pieces (chunks or io vectors) of one call at most; what is beyond is a counted gap. */
 #define RT_PIECES_MAX 256
+/* Bytes at the start of a TLS connection that are captured in each direction, for the hello messages. */
+#define RT_HELLO_MAX 4096
 /* Rings at most, and so shards at most. */
 #define RT_SHARDS_MAX 64
 #define RT_NAME_MAX 128
@@ -44,6 +46,7 @@ enum rt_flag {
 	RT_F_DISCARDED = 1 << 5,    /* the program let the kernel discard the bytes (MSG_TRUNC) */
 	RT_F_REDACTED = 1 << 6,     /* left out of a recording; set by user space only */
 	RT_F_UNCAPTURED = 1 << 7,   /* a capture file lacks them; set by user space only */
+	RT_F_DATAGRAM = 1 << 8,     /* a datagram to or from a name server, not bytes of a stream */
 };
 
 /* Head of every record. */
@@ -123,6 +126,7 @@ enum rt_wanted {
 	RT_W_EGRESS_INTERNAL = 1 << 1,
 	RT_W_EGRESS_EXTERNAL = 1 << 2,
 	RT_W_LOOPBACK = 1 << 3,
+	RT_W_DNS = 1 << 4, /* connections to name servers; what they answer is wanted always */
 };
 
 /*

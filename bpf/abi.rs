@@ -68,6 +68,8 @@ pub mod flag {
     pub const REDACTED: u32 = 1 << 6;
     /// A capture file lacks the bytes. The programs never set it.
     pub const UNCAPTURED: u32 = 1 << 7;
+    /// A datagram to or from a name server, not bytes of a stream.
+    pub const DATAGRAM: u32 = 1 << 8;
 }
 
 /// Bits of the programs' constant `wanted`: which connections are captured.
@@ -80,6 +82,8 @@ pub mod wanted {
     pub const EGRESS_EXTERNAL: u32 = 1 << 2;
     /// Whether the other end may be a loopback address.
     pub const LOOPBACK: u32 = 1 << 3;
+    /// Connections to name servers. What they answer is wanted always.
+    pub const DNS: u32 = 1 << 4;
 }
 
 /// Bits of the map `excluded`: what of a process is left alone.

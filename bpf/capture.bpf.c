@@ -94,6 +94,9 @@ int handle_sys_exit(__u64 *ctx)
 	case SYS_readv: case SYS_writev:
 		handle_io(fd, SYS_ARG2(regs), result, SYS_ARG3(regs), HOW(direction, mode));
 		break;
+	case SYS_sendto: case SYS_recvfrom:
+		handle_io(fd, SYS_ARG2(regs), result, 0, HOW(direction, mode) | how_of_address(SYS_ARG5(regs)));
+		break;
 	default:
 		handle_io(fd, SYS_ARG2(regs), result, 0, HOW(direction, mode));
 	}

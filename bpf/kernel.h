@@ -132,6 +132,8 @@ enum {
 #define AF_INET 2
 #define AF_INET6 10
 #define IPPROTO_TCP 6
+#define IPPROTO_UDP 17
+#define PORT_DNS 53
 #define S_IFMT 0170000
 #define S_IFSOCK 0140000
 #define PROT_EXEC 4

@@ -27,6 +27,8 @@ struct connection {
 	__u8 late;
 	__u8 protocol;
 	struct rt_endpoints ends;
+	__u8 datagrams;
+	__u8 pad[7];
 };
 
 struct tls_key {

@@ -19,8 +19,8 @@ static __always_inline struct file *file_of(int fd)
 	return file;
 }
 
-/* The TCP socket behind a descriptor, or 0. */
-static __always_inline struct sock *socket_of(int fd)
+/* The socket of an internet protocol behind a descriptor, or 0. */
+static __always_inline struct sock *inet_socket_of(int fd)
 {
 	struct file *file = file_of(fd);
 	struct socket *socket;
@@ -34,7 +34,15 @@ static __always_inline struct sock *socket_of(int fd)
 	family = BPF_CORE_READ(sk, __sk_common.skc_family);
 	if (family != AF_INET && family != AF_INET6)
 		return 0;
-	return BPF_CORE_READ(sk, sk_protocol) == IPPROTO_TCP ? sk : 0;
+	return sk;
+}
+
+/* The TCP socket behind a descriptor, or 0. */
+static __always_inline struct sock *socket_of(int fd)
+{
+	struct sock *sk = inet_socket_of(fd);
+
+	return sk && BPF_CORE_READ(sk, sk_protocol) == IPPROTO_TCP ? sk : 0;
 }
 
 static __always_inline void read_ends(struct sock *sk, struct rt_endpoints *ends)
@@ -147,7 +155,7 @@ static __always_inline void emit_open(struct connection *c)
 	fill_head(&r->head, RT_OPEN, c->id);
 	r->head.tgid = c->tgid;
 	r->head.size = sizeof(r->ends);
-	r->head.flags = c->late ? RT_F_LATE : 0;
+	r->head.flags = (c->late ? RT_F_LATE : 0) | (c->datagrams ? RT_F_DATAGRAM : 0);
 	r->ends = c->ends;
 	c->announced = 1;
 	bpf_ringbuf_submit(r, submit_flags(shard));
@@ -369,7 +377,9 @@ enum io_mode { IO_PAYLOAD, IO_DISCARDED, IO_SENDFILE, IO_FAULT };
 /* Direction and mode of a call in one argument. */
 #define HOW(direction, mode) ((direction) | ((mode) << 1))
 #define HOW_DIRECTION(how) ((how) & 1)
-#define HOW_MODE(how) ((how) >> 1)
+#define HOW_MODE(how) (((how) >> 1) & 3)
+/* The address in the call is a name server's. */
+#define HOW_TO_DNS (1 << 3)
 
 static __always_inline struct connection *connection_at(struct sock *sk, __u32 len, __u32 direction)
 {
@@ -414,6 +424,56 @@ static __always_inline int is_ciphertext(struct sock *sk, struct connection *c, 
 	return 1;
 }
 
+/* Whether an address that a program gave, or was given, is a name server's. */
+static __always_inline __u32 how_of_address(__u64 address)
+{
+	struct {
+		__u16 family, port;
+	} a = {};
+
+	if (!address || bpf_probe_read_user(&a, sizeof(a), (void *)address))
+		return 0;
+	return (a.family == AF_INET || a.family == AF_INET6) && a.port == __builtin_bswap16(PORT_DNS) ? HOW_TO_DNS : 0;
+}
+
+/* A UDP socket whose other end is a name server. */
+static __always_inline int is_dns_socket(struct sock *sk)
+{
+	return BPF_CORE_READ(sk, sk_protocol) == IPPROTO_UDP &&
+	       BPF_CORE_READ(sk, __sk_common.skc_dport) == __builtin_bswap16(PORT_DNS);
+}
+
+/* Both ends of a socket to a name server, for user space to report. A function of its own for its room on the stack. */
+__noinline int emit_dns_open(__u64 socket, __u64 id)
+{
+	struct connection c = { .id = id, .datagrams = 1 };
+
+	c.tgid = bpf_get_current_pid_tgid() >> 32;
+	c.ends.role = RT_CLIENT;
+	read_ends((struct sock *)socket, &c.ends);
+	emit_open(&c);
+	return 0;
+}
+
+/*
+ * The id of a socket for a datagram to or from a name server: the answers give names to addresses. 0: the datagram is
+ * no concern of ours. Such sockets have no cookie: their address, mixed with the process, stands for one.
+ */
+static __always_inline __u64 begin_datagram(struct sock *sk, __u32 len, __u32 how)
+{
+	__u64 tgid = bpf_get_current_pid_tgid() >> 32, id;
+
+	if (HOW_MODE(how) != IO_PAYLOAD || (!(how & HOW_TO_DNS) && !is_dns_socket(sk)))
+		return 0;
+	if (is_excluded(tgid, RT_X_DATA | RT_X_DNS))
+		return 0;
+	id = (1ULL << 62) | (((__u64)sk ^ tgid * 0x9e3779b97f4a7c15ULL) >> 2);
+	if ((wanted & RT_W_DNS) && HOW_DIRECTION(how) == RT_SENT)
+		emit_dns_open((__u64)sk, id);
+	COUNT(seen_bytes, len);
+	return id;
+}
+
 /*
  * A call on a socket has moved `len` bytes: from or to `buffer`, or the `vectors` io vectors that lie there.
  * Not static, so that the verifier sees it once.
@@ -422,12 +482,22 @@ __noinline int handle_io(int fd, __u64 buffer, __u32 len, __u32 vectors, __u32 h
 {
 	__u32 direction = HOW_DIRECTION(how), mode = HOW_MODE(how), flags;
 	int ciphertext;
-	struct sock *sk = socket_of(fd);
+	struct sock *sk = inet_socket_of(fd);
 	struct connection *c;
 	__u64 offset, id;
+	__u32 hello;
 
 	if (!sk || !len)
 		return 0;
+	if (BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP) {
+		id = begin_datagram(sk, len, how);
+		if (!id)
+			return 0;
+		offset = 0;
+		mode = IO_PAYLOAD;
+		flags = RT_F_DATAGRAM;
+		goto emit;
+	}
 	c = connection_at(sk, len, direction);
 	if (!c)
 		return 0;
@@ -447,10 +517,17 @@ __noinline int handle_io(int fd, __u64 buffer, __u32 len, __u32 vectors, __u32 h
 	}
 	COUNT(seen_bytes, len);
 	if (ciphertext) {
-		COUNT(ciphertext_bytes, len);
-		return 0;
+		/* But for the hello messages, which tell the name that is asked for. */
+		hello = offset < RT_HELLO_MAX && !c->late && mode == IO_PAYLOAD ? RT_HELLO_MAX - offset : 0;
+		if (hello > len)
+			hello = len;
+		COUNT(ciphertext_bytes, len - hello);
+		if (!hello)
+			return 0;
+		len = hello;
 	}
 	flags = c->late ? RT_F_LATE : 0;
+emit:
 	if (mode != IO_PAYLOAD) {
 		flags |= mode == IO_SENDFILE ? RT_F_SENDFILE : mode == IO_DISCARDED ? RT_F_DISCARDED : RT_F_FAULT;
 		emit_unread(len, offset, id, META(direction, RT_SOCKET, flags));
@@ -472,7 +549,7 @@ __noinline int handle_message(int fd, __u64 message, __u32 len, __u32 how)
 
 	if (bpf_probe_read_user(&m, sizeof(m), (void *)message))
 		return handle_io(fd, 0, len, 0, HOW(HOW_DIRECTION(how), IO_FAULT));
-	return handle_io(fd, m.iov, len, m.iovlen, how);
+	return handle_io(fd, m.iov, len, m.iovlen, how | how_of_address(m.name));
 }
 
 static __always_inline __u32 message_len(__u64 message)
@@ -500,11 +577,12 @@ __noinline int total_len(__u64 messages, __u32 count)
 __noinline int handle_messages(int fd, __u64 messages, __u32 count, __u32 how)
 {
 	__u32 direction = HOW_DIRECTION(how), total, seq = 0;
-	struct sock *sk = socket_of(fd);
+	struct sock *sk = inet_socket_of(fd);
 	__u64 key = (__u64)sk, offset = 0;
 	struct connection *c;
 
-	if (!sk)
+	/* Those that move streams of datagrams pay for no more than this. */
+	if (!sk || (BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP && !is_dns_socket(sk)))
 		return 0;
 	total = total_len(messages, count);
 	c = bpf_map_lookup_elem(&connections, &key);

@@ -71,9 +71,6 @@ impl Checker<'_> {
         if !written.services.qscan.is_null() {
             self.warn("services.qscan", "this section does not act: it needs a service of its vendor");
         }
-        if tap.audit_include_dns {
-            self.warn("tap.audit_include_dns", "connections of name look-ups are not part of this version");
-        }
         if let Some(control) = &written.control {
             self.control(control, rules);
         }

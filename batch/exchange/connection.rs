@@ -1,24 +1,14 @@
-//! A connection: two streams, a queue of requests that wait for their response, and what to do when bytes are missing.
-
-use std::{borrow::Cow, collections::VecDeque};
+//! A connection: what it speaks, which direction carries requests, and who decodes it.
 
 use crate::{
-    body::{Fed, Framing, Room},
-    exchange::{Body, Cause, Cut, Direction, Observer, Part, Role},
-    head::{self, Start},
-};
-
-mod half;
-mod limits;
-mod loss;
-mod pending;
-mod request;
-mod response;
-
-pub use self::limits::Limits;
-use self::{
-    half::{Half, State},
-    pending::Pending,
+    dns,
+    exchange::{Cause, Direction, Observer, Part, Role},
+    http1::{Http1, Start, start_of},
+    http2::{self, Http2, Opening},
+    limits::{Limits, Moment},
+    tls::{self, Hello, Tls},
+    upgrade::{Target, Upgrade},
+    websocket::WebSocket,
 };
 
 /// What the connection speaks, as far as it is known.
@@ -28,45 +18,68 @@ pub enum Protocol {
     Unknown,
     /// HTTP/1.0 or 1.1.
     Http1,
-    /// HTTP/2: recognized, not decoded.
+    /// HTTP/2.
     Http2,
+    /// Name look-ups over TCP.
+    Dns,
+    /// TLS, of which only the first messages are read.
+    Tls,
+    /// Messages, after an upgrade from HTTP/1.1.
+    WebSocket,
     /// Something else, or something else by now (CONNECT, Upgrade): more bytes change nothing.
     Other,
 }
 
-/// Bytes of a response whose request was not seen yet.
+/// Who decodes the connection.
 #[derive(Debug)]
-struct Held {
-    time: u64,
-    bytes: Vec<u8>,
+enum Engine {
+    /// Not yet known; the first bytes of a stream, as long as they decide nothing.
+    Undecided(First),
+    Http1(Box<Http1>),
+    Http2(Box<Http2>),
+    WebSocket(Box<WebSocket>),
+    Tls(Box<Tls>),
+    Dns(Box<[dns::Stream; 2]>),
+    Other,
+}
+
+/// First bytes that do not yet tell what they begin.
+#[derive(Debug, Default)]
+struct First {
+    waiting: Vec<(Direction, u64, Vec<u8>)>,
+    /// Bytes passed over in search of a message.
+    sought: u64,
+    /// Bytes before these are missing.
+    lost: bool,
+}
+
+/// What first bytes come to.
+enum Verdict {
+    /// This engine, and this direction of the requests.
+    Engine(Engine, Direction),
+    /// More bytes will tell.
+    Wait,
+    /// These tell nothing; others may.
+    Pass,
+    /// Not HTTP.
+    Other,
 }
 
 /// One connection.
 #[derive(Debug)]
 pub struct Connection {
     limits: Limits,
-    protocol: Protocol,
     /// Which direction carries requests, once it is known.
     requests: Option<Direction>,
-    request: Half,
-    response: Half,
-    pending: VecDeque<Pending>,
-    held: VecDeque<Held>,
-    held_bytes: usize,
-    /// Bytes and gaps that came before it was known which direction carries requests.
+    /// Stream offsets behind what was seen, by direction.
     offsets: [u64; 2],
-    /// Whether held bytes are being fed now: what is left of them goes back to the front.
-    replaying: bool,
-    /// A request was sent while another one waited: what is lost of the responses may hide any number of them.
-    pipelined: bool,
-    /// Bytes that `pending` keeps.
-    kept: usize,
-    /// Whoever sums up all connections has said that they keep too much.
+    engine: Engine,
     over_budget: bool,
-    /// Whether the final response is being passed over because its request is unknown.
-    orphan: bool,
-    orphans: u64,
     late: bool,
+    /// What was spoken until the end.
+    spoken: Protocol,
+    /// Responses that were passed over by engines which are gone.
+    orphans: u64,
 }
 
 impl Connection {
@@ -75,32 +88,50 @@ impl Connection {
     pub fn new(limits: Limits, role: Option<Role>, late: bool) -> Self {
         Self {
             limits,
-            protocol: Protocol::Unknown,
             requests: role.map(|role| match role {
                 Role::Client => Direction::Sent,
                 Role::Server => Direction::Received,
             }),
-            request: Half::new(late),
-            response: Half::new(late),
-            // Most connections never have more than one, and most are idle.
-            pending: VecDeque::with_capacity(1),
-            held: VecDeque::new(),
-            held_bytes: 0,
             offsets: [0; 2],
-            replaying: false,
-            pipelined: false,
-            kept: 0,
+            engine: Engine::Undecided(First::default()),
             over_budget: false,
-            orphan: false,
-            orphans: 0,
             late,
+            spoken: Protocol::Unknown,
+            orphans: 0,
         }
+    }
+
+    /// A connection to a name server.
+    #[must_use]
+    pub fn to_name_server(limits: Limits, role: Option<Role>, late: bool) -> Self {
+        // Of one that is joined late nothing says where a message begins.
+        let engine = if late { Engine::Other } else { Engine::Dns(Box::default()) };
+        Self { engine, ..Self::new(limits, role, late) }
     }
 
     /// What is spoken.
     #[must_use]
     pub fn protocol(&self) -> Protocol {
-        self.protocol
+        match &self.engine {
+            Engine::Undecided(_) => Protocol::Unknown,
+            Engine::Http1(http) if http.is_over() => Protocol::Other,
+            Engine::Http1(http) if !http.is_certain() => Protocol::Unknown,
+            Engine::Http1(_) => Protocol::Http1,
+            Engine::Http2(_) => Protocol::Http2,
+            Engine::WebSocket(_) => Protocol::WebSocket,
+            Engine::Tls(_) => Protocol::Tls,
+            Engine::Dns(_) => Protocol::Dns,
+            Engine::Other => Protocol::Other,
+        }
+    }
+
+    /// What is spoken, or was until the connection ended.
+    #[must_use]
+    pub fn spoken(&self) -> Protocol {
+        match self.protocol() {
+            Protocol::Other => self.spoken,
+            protocol => protocol,
+        }
     }
 
     /// Which end the process is, if it was told or has become clear from the traffic.
@@ -115,19 +146,41 @@ impl Connection {
     /// Whether more bytes can change nothing.
     #[must_use]
     pub fn is_opaque(&self) -> bool {
-        matches!(self.protocol, Protocol::Other | Protocol::Http2)
+        match &self.engine {
+            Engine::Tls(tls) => tls.is_over(),
+            _ => self.protocol() == Protocol::Other,
+        }
+    }
+
+    /// What the hello messages of TLS have said so far, if the connection began with them.
+    #[must_use]
+    pub fn hello(&self) -> Option<&Hello> {
+        if let Engine::Tls(tls) = &self.engine { Some(tls.hello()) } else { None }
     }
 
     /// Responses that were passed over because their request was not seen.
     #[must_use]
     pub fn orphans(&self) -> u64 {
         self.orphans
+            + match &self.engine {
+                Engine::Http1(http) => http.orphans(),
+                Engine::Http2(http) => http.orphans(),
+                _ => 0,
+            }
     }
 
     /// Bytes of memory that the connection keeps, besides itself.
     #[must_use]
     pub fn kept_bytes(&self) -> usize {
-        self.kept + self.held_bytes + self.request.kept_bytes() + self.response.kept_bytes()
+        match &self.engine {
+            Engine::Undecided(first) => first.waiting.iter().map(|(.., bytes)| bytes.len()).sum(),
+            Engine::Http1(http) => http.kept_bytes(),
+            Engine::Http2(http) => http.kept_bytes(),
+            Engine::WebSocket(socket) => socket.kept_bytes(),
+            Engine::Tls(tls) => tls.kept_bytes(),
+            Engine::Dns(streams) => streams.iter().map(dns::Stream::kept_bytes).sum(),
+            Engine::Other => 0,
+        }
     }
 
     /// While this is set no more of any body is kept.
@@ -140,31 +193,24 @@ impl Connection {
     /// needed.
     #[must_use]
     pub fn unwanted_until(&self, direction: Direction) -> Option<u64> {
-        if self.is_opaque() {
-            return None;
-        }
         let part = if self.requests? == direction { Part::Request } else { Part::Response };
-        let State::Body(framing) = &(if part == Part::Request { &self.request } else { &self.response }).state else {
-            return None;
+        let more = match &self.engine {
+            Engine::Http1(http) => http.unwanted(part)?,
+            Engine::Http2(http) => http.unwanted(part)?,
+            _ => return None,
         };
-        let open = match part {
-            Part::Request => self.pending.back().filter(|p| !p.request_done),
-            Part::Response => self.pending.iter().find(|p| !p.response_done).filter(|_| !self.orphan),
-        };
-        // Of a body that nobody waits for not even the length is certain.
-        open.and_then(|p| p.exchange.body(part)).filter(|body| body.cut.is_some())?;
-        let next = self.next_offset(direction);
-        Some(match framing {
-            Framing::UntilClose => u64::MAX,
-            Framing::Length(left) => next.saturating_add(left.saturating_sub(1)),
-            Framing::Chunked(chunked) => next.saturating_add(chunked.skippable()),
-        })
+        Some(self.next_offset(direction).saturating_add(more))
     }
 
     /// Requests whose exchange is not complete.
     #[must_use]
     pub fn open_exchanges(&self) -> usize {
-        self.pending.len()
+        match &self.engine {
+            Engine::Http1(http) => http.open_exchanges(),
+            Engine::Http2(http) => http.open_exchanges(),
+            Engine::WebSocket(_) => 1,
+            Engine::Undecided(_) | Engine::Tls(_) | Engine::Dns(_) | Engine::Other => 0,
+        }
     }
 
     /// Stream offset of the next byte of a direction.
@@ -185,30 +231,28 @@ impl Connection {
         let bytes = bytes.get(seen..).unwrap_or_default();
         let offset = &mut self.offsets[usize::from(direction == Direction::Received)];
         *offset = offset.saturating_add(bytes.len() as u64);
-        if bytes.is_empty() || self.is_opaque() {
-            return;
+        if !bytes.is_empty() {
+            self.feed(direction, bytes, time, out);
         }
-        let Some(part) = self.part_of(direction, bytes) else { return };
-        match part {
-            Part::Request => self.feed_request(bytes, time, out),
-            Part::Response => self.feed_response(bytes, time, out),
-        }
-        self.emit(out);
     }
 
     /// Takes note of `len` bytes that follow in their stream and cannot be had.
     pub fn missing(&mut self, direction: Direction, len: u64, cause: Cause, time: u64, out: &mut dyn Observer) {
         let offset = &mut self.offsets[usize::from(direction == Direction::Received)];
         *offset = offset.saturating_add(len);
-        if self.is_opaque() || len == 0 {
+        if len == 0 {
             return;
         }
-        match self.requests {
-            Some(requests) if requests == direction => self.miss(Part::Request, len, cause, time, out),
-            Some(_) => self.miss(Part::Response, len, cause, time, out),
-            None => (self.request, self.response) = (Half::new(true), Half::new(true)),
+        let (part, now) = (self.part_of(direction), self.moment(time));
+        match (&mut self.engine, part) {
+            (Engine::Undecided(first), _) => *first = First { lost: true, sought: first.sought, waiting: Vec::new() },
+            (Engine::Http1(http), Some(part)) => http.missing(part, len, cause, now, out),
+            (Engine::Http2(http), Some(part)) => http.missing(part, len, cause, now, out),
+            (Engine::WebSocket(socket), Some(part)) => socket.missing(part, len, cause, now),
+            (Engine::Tls(tls), Some(part)) => tls.missing(part),
+            (Engine::Dns(streams), _) => streams[usize::from(direction == Direction::Received)].missing(),
+            _ => {}
         }
-        self.emit(out);
     }
 
     /// No more will come: the connection ended after so many bytes (sent, received), or (`None`) nobody looks any more.
@@ -219,147 +263,149 @@ impl Connection {
                 self.missing(direction, len, Cause::Unseen, time, out);
             }
         }
-        if totals.is_some()
-            && let State::Body(Framing::UntilClose) = self.response.state
-            && let Some(pending) = self.pending.front_mut()
-            && let Some(response) = &mut pending.exchange.response
-        {
-            response.body.complete = true;
-            (pending.response_done, pending.exchange.times.end) = (true, time);
+        (self.orphans, self.spoken) = (self.orphans(), self.spoken());
+        let ended = totals.is_some();
+        if let Engine::Tls(_) = self.engine {
+            // What it said is still asked for.
+            return;
         }
-        for mut pending in self.pending.drain(..) {
-            if !pending.response_done {
-                pending.exchange.closed_early = totals.is_some();
-                pending.exchange.times.end = time;
-            }
-            out.complete(pending.exchange);
+        match std::mem::replace(&mut self.engine, Engine::Other) {
+            Engine::Http1(http) => self.orphans += http.close(ended, time, out),
+            Engine::Http2(http) => self.orphans += http.close(ended, time, out),
+            Engine::WebSocket(socket) => socket.close(ended, time, out),
+            Engine::Undecided(_) | Engine::Tls(_) | Engine::Dns(_) | Engine::Other => {}
         }
-        self.orphans += u64::from(!self.held.is_empty());
-        self.held.clear();
-        (self.kept, self.held_bytes) = (0, 0);
-        (self.request.state, self.response.state) = (State::Seek, State::Seek);
-        self.protocol = Protocol::Other;
     }
 
-    /// Which half a direction carries; by content where the role is not known.
-    fn part_of(&mut self, direction: Direction, bytes: &[u8]) -> Option<Part> {
-        let requests = match self.requests {
-            Some(requests) => requests,
-            None => match head::start_of(bytes) {
-                Start::Request => direction,
-                Start::Response if direction == Direction::Sent => Direction::Received,
-                Start::Response => Direction::Sent,
-                Start::Http2 => {
-                    self.protocol = Protocol::Http2;
-                    return None;
+    fn part_of(&self, direction: Direction) -> Option<Part> {
+        self.requests.map(|requests| if requests == direction { Part::Request } else { Part::Response })
+    }
+
+    /// Offsets behind what was seen of requests and responses.
+    fn offsets_by_part(&self) -> [u64; 2] {
+        let [sent, received] = self.offsets;
+        if self.requests == Some(Direction::Received) { [received, sent] } else { [sent, received] }
+    }
+
+    fn moment(&self, time: u64) -> Moment {
+        Moment { time, offsets: self.offsets_by_part(), over_budget: self.over_budget }
+    }
+
+    fn feed(&mut self, direction: Direction, bytes: &[u8], time: u64, out: &mut dyn Observer) {
+        let (now, part) = (self.moment(time), self.part_of(direction));
+        match (&mut self.engine, part) {
+            (Engine::Undecided(_), _) => self.decide(direction, bytes, time, out),
+            (Engine::Http1(http), Some(part)) => {
+                if let Some(upgrade) = http.data(part, bytes, now, out) {
+                    self.orphans += http.orphans();
+                    self.upgrade(*upgrade, now, out);
                 }
-                Start::Undecided | Start::Other => {
-                    self.sought(Part::Request, bytes.len() as u64);
-                    return None;
-                }
-            },
-        };
-        self.requests = Some(requests);
-        Some(if requests == direction { Part::Request } else { Part::Response })
-    }
-
-    fn half(&mut self, part: Part) -> &mut Half {
-        match part {
-            Part::Request => &mut self.request,
-            Part::Response => &mut self.response,
-        }
-    }
-
-    fn offset_of(&self, part: Part) -> u64 {
-        let received = (part == Part::Request) == (self.requests == Some(Direction::Received));
-        self.offsets[usize::from(received)]
-    }
-
-    /// Body bytes of a half go to its exchange, as far as there is room; those of one that was given up go nowhere.
-    fn feed_body(&mut self, part: Part, bytes: &mut &[u8], out: &mut dyn Observer) -> Fed {
-        let over_budget = self.over_budget || self.kept_bytes() >= self.limits.connection;
-        let (limits, orphan) = (self.limits, self.orphan);
-        let (half, open) = match part {
-            Part::Request => (&mut self.request, self.pending.back_mut().filter(|p| !p.request_done)),
-            Part::Response => {
-                (&mut self.response, self.pending.iter_mut().find(|p| !p.response_done).filter(|_| !orphan))
             }
-        };
-        let State::Body(framing) = &mut half.state else { return Fed::NeedMore };
-        let Some(pending) = open.filter(|p| p.exchange.body(part).is_some()) else {
-            return framing.feed(bytes, &mut Body::default(), Room { bytes: 0, cut: Cut::Unwanted });
-        };
-        let Some(body) = pending.exchange.body_mut(part) else { return Fed::NeedMore };
-        let before = body.bytes.len();
-        let room = match () {
-            () if !limits.bodies => Room { bytes: 0, cut: Cut::Unwanted },
-            () if over_budget => Room { bytes: before, cut: Cut::Budget },
-            () => Room { bytes: limits.body, cut: Cut::Limit },
-        };
-        let fed = framing.feed(bytes, body, room);
-        let grown_large = before < limits.large && body.bytes.len() >= limits.large;
-        self.kept += body.bytes.len() - before;
-        pending.counted += body.bytes.len() - before;
-        if grown_large {
-            self.kept -= pending.ask(part, out);
+            (Engine::Http2(http), Some(part)) => http.data(part, bytes, now, out),
+            (Engine::Tls(tls), Some(part)) => tls.feed(part, bytes),
+            (Engine::Dns(streams), _) => {
+                let stream = &mut streams[usize::from(direction == Direction::Received)];
+                stream.feed(bytes, |answer| out.answered(answer));
+            }
+            (Engine::WebSocket(socket), Some(part)) => {
+                socket.data(part, bytes, now);
+                if socket.is_over()
+                    && let Engine::WebSocket(socket) = std::mem::replace(&mut self.engine, Engine::Other)
+                {
+                    socket.close(true, time, out);
+                }
+            }
+            _ => {}
         }
-        fed
     }
 
-    /// Collects a head; `bytes` moves on over it. `None`: it is not complete, or it is none.
-    ///
-    /// A head that lies in one record, as nearly all do, is not copied.
-    fn take_head<'b>(&mut self, part: Part, bytes: &mut &'b [u8], time: u64) -> Option<Cow<'b, [u8]>> {
-        let limit = self.limits.head;
-        let State::Head(head) = &mut self.half(part).state else { return None };
-        let (before, mut collected) = (head.len(), std::mem::take(head));
-        let present: &[u8] = if before == 0 {
-            *bytes = head::skip_line_ends(bytes);
-            self.half(part).started = time;
-            bytes
+    /// HTTP/1 has ended; what came behind its last heads belongs to what follows.
+    fn upgrade(&mut self, upgrade: Upgrade, now: Moment, out: &mut dyn Observer) {
+        let Upgrade { target, open, requests, responses } = upgrade;
+        self.engine = match target {
+            Target::Http2 => Engine::Http2(Box::new(Http2::upgraded(self.limits, open))),
+            Target::WebSocket(deflate) => Engine::WebSocket(Box::new(WebSocket::new(self.limits, open, deflate, out))),
+            Target::Other => Engine::Other,
+        };
+        let Some(direction) = self.requests else { return };
+        self.feed_all(direction, &requests, now.time, out);
+        self.feed_all(direction.other(), &responses, now.time, out);
+    }
+
+    fn feed_all(&mut self, direction: Direction, bytes: &[u8], time: u64, out: &mut dyn Observer) {
+        if !bytes.is_empty() {
+            self.feed(direction, bytes, time, out);
+        }
+    }
+
+    /// Finds out who decodes the connection, by the first bytes of a stream.
+    fn decide(&mut self, direction: Direction, bytes: &[u8], time: u64, out: &mut dyn Observer) {
+        let Engine::Undecided(first) = &mut self.engine else { return };
+        let first = std::mem::take(first);
+        let mut all: Vec<u8> =
+            first.waiting.iter().filter(|(d, ..)| *d == direction).flat_map(|(.., b)| b).copied().collect();
+        let verdict = if all.is_empty() {
+            self.verdict(direction, bytes, first.lost)
         } else {
-            collected.extend_from_slice(bytes);
-            &collected
+            all.extend_from_slice(bytes);
+            self.verdict(direction, &all, first.lost)
         };
-        if before < 1024 && !self.is_head_of(part, present) {
-            return None;
+        let passed = bytes.len() as u64;
+        match verdict {
+            Verdict::Engine(engine, requests) => {
+                (self.engine, self.requests) = (engine, Some(requests));
+                for (direction, time, bytes) in first.waiting {
+                    self.feed(direction, &bytes, time, out);
+                }
+                self.feed(direction, bytes, time, out);
+            }
+            Verdict::Wait if all.len() + bytes.len() <= self.limits.head => {
+                let mut first = first;
+                first.waiting.push((direction, time, bytes.to_vec()));
+                self.engine = Engine::Undecided(first);
+            }
+            Verdict::Pass if first.sought.saturating_add(passed) <= self.limits.seek => {
+                self.engine = Engine::Undecided(First { sought: first.sought + passed, ..first });
+            }
+            Verdict::Wait | Verdict::Pass | Verdict::Other => self.engine = Engine::Other,
         }
-        let Some(end) = head::head_end(present, before) else {
-            let len = present.len();
-            if before == 0 {
-                collected.extend_from_slice(bytes);
-            }
-            self.half(part).state = State::Head(collected);
-            if len > limit {
-                self.lose_place(part, Cause::Limit);
-            }
-            *bytes = &[];
-            return None;
-        };
-        let (taken, rest) = bytes.split_at(end - before);
-        *bytes = rest;
-        collected.truncate(end);
-        Some(if before == 0 { Cow::Borrowed(taken) } else { Cow::Owned(collected) })
     }
 
-    /// Whether bytes can begin a message of this half. If not, the place is lost, or the protocol is another one.
-    fn is_head_of(&mut self, part: Part, bytes: &[u8]) -> bool {
-        match (head::start_of(bytes), part) {
-            (Start::Undecided, _) | (Start::Request, Part::Request) | (Start::Response, Part::Response) => return true,
-            (Start::Http2, Part::Request) if self.protocol == Protocol::Unknown => self.protocol = Protocol::Http2,
-            _ => self.lose_place(part, Cause::Malformed),
+    fn verdict(&self, direction: Direction, bytes: &[u8], lost: bool) -> Verdict {
+        let fresh = !self.late && !lost;
+        let part = self.part_of(direction);
+        let http1 =
+            |requests| Verdict::Engine(Engine::Http1(Box::new(Http1::new(self.limits, self.late, lost))), requests);
+        let http2 = |http, requests| Verdict::Engine(Engine::Http2(Box::new(http)), requests);
+        let (client, server) = (part != Some(Part::Response), part != Some(Part::Request));
+        match tls::opening_of(bytes) {
+            tls::Opening::Handshake if fresh => {
+                let requests = if part == Some(Part::Response) { direction.other() } else { direction };
+                return Verdict::Engine(Engine::Tls(Box::default()), requests);
+            }
+            tls::Opening::Undecided if fresh => return Verdict::Wait,
+            _ => {}
         }
-        false
-    }
-
-    /// Hands out what is complete, in the order of the requests.
-    fn emit(&mut self, out: &mut dyn Observer) {
-        while self.pending.front().is_some_and(|p| p.request_done && p.response_done) {
-            let Some(Pending { exchange, counted, .. }) = self.pending.pop_front() else { return };
-            self.kept -= counted;
-            out.complete(exchange);
+        match (start_of(bytes), http2::opening_of(bytes)) {
+            (_, Opening::Client) if client && fresh => http2(Http2::new(self.limits), direction),
+            (_, Opening::Client) if client => http2(Http2::behind(self.limits), direction),
+            (_, Opening::Server) if server && fresh => http2(Http2::new(self.limits), direction.other()),
+            (_, Opening::Undecided) if fresh => Verdict::Wait,
+            (Start::Request, _) if client => http1(direction),
+            (Start::Response, _) if server => http1(direction.other()),
+            (Start::Undecided, _) if fresh => match part {
+                Some(Part::Request) => http1(direction),
+                Some(Part::Response) => http1(direction.other()),
+                None => Verdict::Wait,
+            },
+            _ if fresh => Verdict::Other,
+            _ if http2::begins_with_frame(bytes) => match part.or_else(|| http2::part_of(bytes)) {
+                Some(Part::Request) => http2(Http2::late(self.limits), direction),
+                Some(Part::Response) => http2(Http2::late(self.limits), direction.other()),
+                None => Verdict::Pass,
+            },
+            _ => Verdict::Pass,
         }
-        self.pipelined &= !self.pending.is_empty();
     }
 }
 

@@ -1,5 +1,7 @@
 //! What an exchange is.
 
+use crate::{dns::Answer, messages::Messages};
+
 /// Direction of a stream, as the observed process sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
@@ -7,6 +9,15 @@ pub enum Direction {
     Sent,
     /// The process received the bytes.
     Received,
+}
+
+impl Direction {
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Self::Sent => Self::Received,
+            Self::Received => Self::Sent,
+        }
+    }
 }
 
 /// Which end of the connection the observed process is.
@@ -28,6 +39,11 @@ pub enum Part {
 }
 
 impl Part {
+    /// 0 for requests, 1 for responses.
+    pub(crate) fn index(self) -> usize {
+        usize::from(self == Self::Response)
+    }
+
     /// Name in records.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -59,6 +75,8 @@ pub enum Cause {
     Malformed,
     /// Lengths contradict each other.
     AmbiguousLength,
+    /// Header fields were written as references to ones that were not seen.
+    UnknownHeaders,
 }
 
 impl Cause {
@@ -75,6 +93,7 @@ impl Cause {
             Self::Limit => "limit",
             Self::Malformed => "malformed",
             Self::AmbiguousLength => "ambiguous_length",
+            Self::UnknownHeaders => "unknown_headers",
         }
     }
 }
@@ -100,13 +119,29 @@ pub struct Headers {
 }
 
 impl Headers {
-    pub(crate) fn push(&mut self, name: &str, value: &str) {
+    /// Adds a field.
+    ///
+    /// # Panics
+    ///
+    /// All fields together are longer than 4 GiB; heads are limited far below.
+    pub fn push(&mut self, name: &str, value: &str) {
         let at = |len: usize| u32::try_from(len).expect("heads are limited far below 4 GiB");
         let start = at(self.text.len());
         self.text.push_str(name);
         let middle = at(self.text.len());
         self.text.push_str(value);
         self.fields.push([start, middle, at(self.text.len())]);
+    }
+
+    /// Adds to the value of the last field, if that has this name.
+    pub(crate) fn extend_last(&mut self, name: &str, more: &str) -> bool {
+        let Some([start, middle, end]) = self.fields.last_mut() else { return false };
+        if self.text.get(*start as usize..*middle as usize) != Some(name) {
+            return false;
+        }
+        self.text.push_str(more);
+        *end = u32::try_from(self.text.len()).expect("heads are limited far below 4 GiB");
+        true
     }
 
     /// Names and values.
@@ -187,13 +222,25 @@ impl Body {
     }
 }
 
+/// The version that a head names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Version {
+    /// HTTP/1.0.
+    Http10,
+    /// HTTP/1.1.
+    #[default]
+    Http11,
+    /// HTTP/2.
+    Http2,
+}
+
 /// The fields that heads of both halves have.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Head {
     /// Bytes of the head on the wire.
     pub bytes: u64,
-    /// 0 or 1, after `HTTP/1.`.
-    pub minor_version: u8,
+    /// As the message says.
+    pub version: Version,
     /// Header fields.
     pub headers: Headers,
     /// Trailer fields of a chunked body.
@@ -207,16 +254,28 @@ pub struct Request {
     pub method: String,
     /// Request target as on the wire, with its query.
     pub target: String,
+    /// What HTTP/2 says apart from the target: the host, and the scheme.
+    pub authority: Option<String>,
+    /// `http` or `https`, where the request says it.
+    pub scheme: Option<String>,
     /// Version, headers, trailers.
     pub head: Head,
     /// Body.
     pub body: Body,
 }
 
+impl Request {
+    /// The host that the request names, with its port.
+    #[must_use]
+    pub fn host(&self) -> Option<&str> {
+        self.authority.as_deref().or_else(|| self.head.headers.get("host"))
+    }
+}
+
 /// A final response. Informational ones (100, 103) are passed over.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Response {
-    /// Status code.
+    /// Status code; 0: not known.
     pub status: u16,
     /// Version, headers, trailers.
     pub head: Head,
@@ -257,8 +316,12 @@ pub struct Exchange {
     pub times: Times,
     /// What is missing.
     pub damage: Vec<Damage>,
-    /// The connection ended before the response did.
+    /// The connection, or the exchange alone, was ended before the response was.
     pub closed_early: bool,
+    /// The messages that the bodies are made of, of the request and of the response, where they are made of messages.
+    pub messages: [Option<Box<Messages>>; 2],
+    /// What [`Observer::started`] left here.
+    pub reported: Option<String>,
 }
 
 impl Exchange {
@@ -267,7 +330,14 @@ impl Exchange {
     pub fn kept_bytes(&self) -> usize {
         let request = self.request.target.len() + self.request.head.kept_bytes() + self.request.body.bytes.len();
         let response = self.response.as_ref().map_or(0, |r| r.head.kept_bytes() + r.body.bytes.len());
-        size_of::<Self>() + request + response + self.damage.len() * size_of::<Damage>()
+        let messages: usize = self.messages.iter().flatten().map(|messages| messages.kept_bytes()).sum();
+        size_of::<Self>() + request + response + messages + self.damage.len() * size_of::<Damage>()
+    }
+
+    /// The messages of a half, if it is made of any.
+    #[must_use]
+    pub fn messages(&self, part: Part) -> Option<&Messages> {
+        self.messages[part.index()].as_deref()
     }
 
     /// The body of a half, if that half has begun.
@@ -300,6 +370,13 @@ impl Exchange {
 pub trait Observer {
     /// An exchange is complete, or nothing more will be known of it.
     fn complete(&mut self, exchange: Exchange);
+
+    /// An exchange that can last long has begun to stream: a WebSocket, or server-sent events. It comes once more, to
+    /// [`Observer::complete`], with what was left in `reported`.
+    fn started(&mut self, _exchange: &mut Exchange) {}
+
+    /// A name server has answered, on a connection to one.
+    fn answered(&mut self, _answer: Answer) {}
 
     /// Whether the body of `part`, which is a large one, can still be of use, by what is known of the exchange so far.
     ///

@@ -34,6 +34,7 @@ impl Processes for OneProcess {
 fn shard(wanted: u32) -> (Shard, Arc<Ledger>) {
     let ledger = Arc::new(Ledger::default());
     let context = Context {
+        names: Arc::default(),
         processes: Arc::new(OneProcess),
         ids: Arc::new(Ids::new([1, 2, 3], 4, 5)),
         ledger: ledger.clone(),
@@ -279,7 +280,7 @@ fn other_protocols_are_left_in_the_kernel() {
     let (output, ledger) = Script::new(0).open(1).payload(0, b"\x00\x01\x02", 0, 0).run(ALL);
     assert_eq!(output.skip.len(), 2);
     assert_eq!(output.skip[0].1, u64::MAX);
-    assert_eq!(ledger.connections_not_http1.get(), 1);
+    assert_eq!(ledger.connections_not_http.get(), 1);
 }
 
 #[test]
@@ -297,6 +298,7 @@ fn crowds_stay_within_the_budget() {
     let budgets = Budgets { shard: 64 << 20, ..Budgets::default() };
     let memory = Arc::new(Memory::new(budgets.agent));
     let context = Context {
+        names: Arc::default(),
         processes: Arc::new(OneProcess),
         ids: Arc::new(Ids::new([1, 2, 3], 4, 5)),
         ledger: ledger.clone(),

@@ -119,6 +119,7 @@ pub fn context(interest: Arc<dyn Interest>) -> Arc<Context> {
         ..Process::default()
     };
     Arc::new(Context {
+        names: Arc::default(),
         processes: Arc::new(OneProcess(Arc::new(process))),
         ids: Arc::new(Ids::new([1, 2, 3], 4, 5)),
         ledger: Arc::new(Ledger::default()),

@@ -57,7 +57,8 @@ pub(super) fn wanted_bits(tap: &written::Tap) -> u32 {
         EgressInternal => wanted::EGRESS_INTERNAL,
         EgressExternal => wanted::EGRESS_EXTERNAL,
     };
-    direction | if tap.ignore_loopback { 0 } else { wanted::LOOPBACK }
+    let loopback = if tap.ignore_loopback { 0 } else { wanted::LOOPBACK };
+    direction | loopback | if tap.audit_include_dns { wanted::DNS } else { 0 }
 }
 
 impl Checker<'_> {

@@ -23,6 +23,7 @@ impl Processes for Nobody {
 
 fn context(interest: Arc<dyn Interest>) -> Arc<Context> {
     Arc::new(Context {
+        names: Arc::default(),
         processes: Arc::new(Nobody),
         ids: Arc::new(Ids::new([1, 2, 3], 4, 5)),
         ledger: Arc::new(Ledger::default()),

@@ -1,10 +1,7 @@
 //! Scenarios on a connection: each says what happens and what must come of it.
 
 use super::*;
-use crate::{
-    Role,
-    exchange::{Damage, Exchange, Request, Response},
-};
+use crate::exchange::{Cut, Damage, Exchange, Request, Response};
 
 /// What the process at one end sees, in order.
 enum Event<'a> {

@@ -1,6 +1,6 @@
 //! Heads: where they end, and what they say.
 
-use crate::exchange::{Head, Headers};
+use crate::exchange::{Head, Headers, Version};
 
 /// Header fields that nearly every head has room in; room for more is made only when it is needed.
 const FIELDS_USUAL: usize = 64;
@@ -118,7 +118,7 @@ fn request_head(request: &httparse::Request<'_, '_>, bytes: &[u8]) -> Option<Req
         target: target.to_owned(),
         head: Head {
             bytes: bytes.len() as u64,
-            minor_version: version,
+            version: if version == 0 { Version::Http10 } else { Version::Http11 },
             headers: headers(request.headers),
             trailers: Headers::default(),
         },
@@ -146,7 +146,7 @@ fn response_head(response: &httparse::Response<'_, '_>, bytes: &[u8]) -> Option<
         status,
         head: Head {
             bytes: bytes.len() as u64,
-            minor_version: version,
+            version: if version == 0 { Version::Http10 } else { Version::Http11 },
             headers: headers(response.headers),
             trailers: Headers::default(),
         },
@@ -178,7 +178,7 @@ fn headers(fields: &[httparse::Header<'_>]) -> Headers {
 }
 
 /// Field values are UTF-8 in practice and Latin-1 by the book.
-fn text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
+pub(crate) fn text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.into(),
         Err(_) => bytes.iter().map(|b| char::from(*b)).collect::<String>().into(),

@@ -1,27 +1,35 @@
 //! The requests of a connection.
 
-use super::{Connection, Pending, Protocol, State};
-use crate::{
+use super::{
+    Http1, Pending,
     body::{self, Fed, Framing},
-    exchange::{Cause, Damage, Exchange, Observer, Part, Request, Times},
+    half::State,
     head,
 };
+use crate::{
+    exchange::{Cause, Damage, Exchange, Observer, Part, Request, Times},
+    messages::Scan,
+};
 
-impl Connection {
-    pub(super) fn feed_request(&mut self, mut bytes: &[u8], time: u64, out: &mut dyn Observer) {
+impl Http1 {
+    pub(super) fn feed_request(&mut self, mut bytes: &[u8], out: &mut dyn Observer) {
         if matches!(self.request.state, State::Seek) && !self.found(Part::Request, bytes) {
             return;
         }
-        while !bytes.is_empty() && !self.is_opaque() {
+        while !bytes.is_empty() && !self.over {
             match &mut self.request.state {
                 State::Seek => return,
+                State::Head(_) if self.upgrading => {
+                    self.hold_behind_upgrade(bytes);
+                    return;
+                }
                 State::Head(_) => {
-                    let Some(parsed) = self.take_head(Part::Request, &mut bytes, time) else { return };
+                    let Some(parsed) = self.take_head(Part::Request, &mut bytes) else { return };
                     let Some(parsed) = head::parse_request(&parsed) else {
                         self.lose_place(Part::Request, Cause::Malformed);
                         return;
                     };
-                    self.begin_request(parsed, time, out);
+                    self.begin_request(parsed, out);
                     self.feed_held(false, out);
                 }
                 State::Body(_) => match self.feed_body(Part::Request, &mut bytes, out) {
@@ -30,7 +38,7 @@ impl Connection {
                         if let Some(pending) = self.pending.back_mut().filter(|p| !p.request_done) {
                             pending.exchange.request.head.trailers = trailers;
                         }
-                        self.end_request(time);
+                        self.end_request();
                     }
                     Fed::Malformed => {
                         self.lose_place(Part::Request, Cause::Malformed);
@@ -42,17 +50,17 @@ impl Connection {
     }
 
     /// A head is complete: the exchange begins.
-    pub(super) fn begin_request(&mut self, parsed: head::RequestHead, time: u64, out: &mut dyn Observer) {
-        self.protocol = Protocol::Http1;
+    pub(super) fn begin_request(&mut self, parsed: head::RequestHead, out: &mut dyn Observer) {
+        self.certain = true;
         if matches!(self.response.state, State::Seek) {
             // A client that does not pipeline sends the next request only when it has the response: what was lost of
             // the responses cannot belong to this one.
-            self.give_up_pending(time);
+            self.give_up_pending();
         }
         // Bodies are cut at the budget; only heads can exceed it by so much.
         let heads_max = self.limits.connection.saturating_add(self.limits.head);
         if self.pending.len() >= self.limits.pipeline || self.kept > heads_max {
-            self.give_up_connection(time);
+            self.give_up_connection();
             return;
         }
         self.pipelined |= self.has_unanswered() && self.response.is_between_messages();
@@ -65,11 +73,14 @@ impl Connection {
         if self.request.lost && !self.late {
             damage.push(Damage { cause: Cause::Resync, part: Part::Request, start: at, end: at });
         }
+        self.upgrading = asks_for_upgrade(&parsed);
         let over = announced.framing.is_over();
+        let time = self.now.time;
         let times = Times { request_start: self.request.started, request_end: time, response_start: None, end: time };
         let request = Request { method: parsed.method, target: parsed.target, head: parsed.head, ..Request::default() };
         let exchange = Exchange { request, times, damage, ..Exchange::default() };
-        let mut pending = Pending { counted: exchange.kept_bytes(), exchange, ..Pending::default() };
+        let scans = [Scan::of(&exchange.request.head), None];
+        let mut pending = Pending { counted: exchange.kept_bytes(), exchange, scans, ..Pending::default() };
         self.kept += pending.counted;
         if self.limits.is_large(announced.framing.announced()) {
             self.kept -= pending.ask(Part::Request, out);
@@ -81,38 +92,53 @@ impl Connection {
             framing => State::Body(framing),
         };
         if over || matches!(self.request.state, State::Body(Framing::Length(0))) {
-            self.end_request(time);
+            self.end_request();
         }
     }
 
-    pub(super) fn end_request(&mut self, time: u64) {
+    pub(super) fn end_request(&mut self) {
         self.request.state = State::Head(Vec::new());
         self.request.lost = false;
         if let Some(pending) = self.pending.back_mut().filter(|p| !p.request_done) {
             pending.request_done = true;
             pending.exchange.request.body.complete = true;
-            pending.exchange.times.request_end = time;
+            pending.exchange.times.request_end = self.now.time;
         }
     }
 
+    /// What is sent behind a request for an upgrade is whatever the answer makes it.
+    fn hold_behind_upgrade(&mut self, bytes: &[u8]) {
+        if self.behind_upgrade.len() + bytes.len() <= self.limits.held {
+            self.behind_upgrade.extend_from_slice(bytes);
+            return;
+        }
+        self.behind_upgrade = Vec::new();
+        self.upgrading = false;
+        self.lose_place(Part::Request, Cause::Limit);
+    }
+
     /// The exchanges so far can get no response any more.
-    pub(super) fn give_up_pending(&mut self, time: u64) {
+    pub(super) fn give_up_pending(&mut self) {
         for pending in &mut self.pending {
             pending.request_done = true;
             if !pending.response_done {
                 pending.response_done = true;
-                pending.exchange.times.end = time;
+                pending.exchange.times.end = self.now.time;
             }
         }
     }
 
     /// More requests wait than can be kept: nothing that follows could be paired with certainty.
-    pub(super) fn give_up_connection(&mut self, time: u64) {
+    pub(super) fn give_up_connection(&mut self) {
         let at = self.offset_of(Part::Request);
         for pending in &mut self.pending {
             pending.exchange.damaged(Damage { cause: Cause::Limit, part: Part::Response, start: at, end: at });
         }
-        self.give_up_pending(time);
-        self.protocol = Protocol::Other;
+        self.give_up_pending();
+        self.over = true;
     }
+}
+
+fn asks_for_upgrade(request: &head::RequestHead) -> bool {
+    request.method.eq_ignore_ascii_case("CONNECT") || request.head.headers.get("upgrade").is_some()
 }

@@ -1,8 +1,9 @@
 //! How long a body is, and its bytes as they come.
 
+use super::chunked::{Chunked, Step};
 use crate::{
-    chunked::{Chunked, Step},
-    exchange::{Body, Cut, Head, Headers},
+    exchange::{Body, Head, Headers},
+    intake::Intake,
 };
 
 /// How the end of a body is found (RFC 9112, section 6.3).
@@ -21,13 +22,6 @@ pub(crate) struct Announced {
     pub(crate) framing: Framing,
     /// Lengths contradict each other; the framing is the reading that servers prefer.
     pub(crate) ambiguous: bool,
-}
-
-/// How many bytes of a body may be kept, and what to call it if that is too few.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Room {
-    pub(crate) bytes: usize,
-    pub(crate) cut: Cut,
 }
 
 /// What feeding a body came to.
@@ -72,26 +66,26 @@ fn announced(head: &Head, otherwise: Framing) -> Announced {
 
 impl Framing {
     /// Takes what belongs to the body; `bytes` moves on over it.
-    pub(crate) fn feed(&mut self, bytes: &mut &[u8], body: &mut Body, room: Room) -> Fed {
+    pub(crate) fn feed(&mut self, bytes: &mut &[u8], intake: &mut Intake<'_>) -> Fed {
         match self {
             Self::Length(left) => {
                 let n = usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
                 let (data, rest) = bytes.split_at(n);
-                keep(body, data, room);
+                intake.take(data);
                 *bytes = rest;
                 *left -= n as u64;
                 if *left == 0 { Fed::End(Headers::default()) } else { Fed::NeedMore }
             }
             Self::Chunked(chunked) => loop {
                 match chunked.step(bytes) {
-                    Step::Data(data) => keep(body, data, room),
+                    Step::Data(data) => intake.take(data),
                     Step::NeedMore => return Fed::NeedMore,
                     Step::End(trailers) => return Fed::End(trailers),
                     Step::Malformed => return Fed::Malformed,
                 }
             },
             Self::UntilClose => {
-                keep(body, bytes, room);
+                intake.take(bytes);
                 *bytes = &[];
                 Fed::NeedMore
             }
@@ -131,17 +125,4 @@ impl Framing {
     pub(crate) fn is_over(&self) -> bool {
         matches!(self, Self::Length(0))
     }
-}
-
-/// Keeps the beginning of a body: as much as there is room for, and only as long as it has no hole.
-fn keep(body: &mut Body, data: &[u8], room: Room) {
-    body.size = body.size.saturating_add(data.len() as u64);
-    if body.holed || body.cut.is_some() {
-        return;
-    }
-    let left = room.bytes.saturating_sub(body.bytes.len());
-    if data.len() > left {
-        body.cut = Some(room.cut);
-    }
-    body.bytes.extend_from_slice(&data[..data.len().min(left)]);
 }

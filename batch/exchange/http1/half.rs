@@ -1,6 +1,6 @@
 //! One direction of a connection: where in its messages it stands.
 
-use crate::body::Framing;
+use super::body::Framing;
 
 #[derive(Debug)]
 pub(super) enum State {

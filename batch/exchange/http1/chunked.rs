@@ -1,6 +1,7 @@
 //! Chunked transfer coding, fed at any split.
 
-use crate::{exchange::Headers, head};
+use super::head;
+use crate::exchange::Headers;
 
 /// A chunk's size line, or all trailers, at most.
 const LINE_MAX: usize = 16 * 1024;

@@ -1,18 +1,23 @@
 //! The responses of a connection, and what came of them before its request.
 
-use super::{Connection, Held, Protocol, State};
-use crate::{
+use super::{
+    Held, Http1,
     body::{self, Fed},
-    exchange::{Cause, Damage, Observer, Part, Response},
+    half::State,
     head::{self, Start},
 };
+use crate::{
+    exchange::{Cause, Damage, Observer, Part, Response},
+    messages::{Dialect, Messages, Scan},
+    upgrade::{Target, Upgrade},
+};
 
-impl Connection {
-    pub(super) fn feed_response(&mut self, mut bytes: &[u8], time: u64, out: &mut dyn Observer) {
+impl Http1 {
+    pub(super) fn feed_response(&mut self, mut bytes: &[u8], out: &mut dyn Observer) {
         if matches!(self.response.state, State::Seek) && !self.found(Part::Response, bytes) {
             return;
         }
-        while !bytes.is_empty() && !self.is_opaque() {
+        while !bytes.is_empty() && !self.over {
             if self.response.is_between_messages() && !self.has_unanswered() && !self.orphan {
                 if head::skip_line_ends(bytes).is_empty() {
                     return;
@@ -20,19 +25,23 @@ impl Connection {
                 if self.request.lost || self.response.lost {
                     self.orphan = true;
                 } else {
-                    self.hold(bytes, time);
+                    self.hold(bytes);
                     return;
                 }
             }
             match &mut self.response.state {
                 State::Seek => return,
                 State::Head(_) => {
-                    let Some(parsed) = self.take_head(Part::Response, &mut bytes, time) else { return };
+                    let Some(parsed) = self.take_head(Part::Response, &mut bytes) else { return };
                     let Some(parsed) = head::parse_response(&parsed) else {
                         self.lose_place(Part::Response, Cause::Malformed);
                         return;
                     };
-                    self.begin_response(parsed, time, out);
+                    self.begin_response(parsed, out);
+                    if let Some(upgrade) = &mut self.upgrade {
+                        upgrade.responses.extend_from_slice(bytes);
+                        return;
+                    }
                 }
                 State::Body(_) => match self.feed_body(Part::Response, &mut bytes, out) {
                     Fed::NeedMore => {}
@@ -41,7 +50,7 @@ impl Connection {
                         if let Some(response) = answered.and_then(|p| p.exchange.response.as_mut()) {
                             response.head.trailers = trailers;
                         }
-                        self.end_response(time, out);
+                        self.end_response(out);
                     }
                     Fed::Malformed => {
                         self.lose_place(Part::Response, Cause::Malformed);
@@ -55,11 +64,17 @@ impl Connection {
     /// Feeds what was held, as long as a request waits for it, or (`orphaned`) to pass it over.
     pub(super) fn feed_held(&mut self, orphaned: bool, out: &mut dyn Observer) {
         self.replaying = true;
-        while (orphaned || self.has_unanswered()) && !self.is_opaque() {
+        let time = self.now.time;
+        while (orphaned || self.upgrade.is_some() || self.has_unanswered()) && !self.over {
             let Some(held) = self.held.pop_front() else { break };
             self.held_bytes -= held.bytes.len();
-            self.feed_response(&held.bytes, held.time, out);
+            self.now.time = held.time;
+            match &mut self.upgrade {
+                Some(upgrade) => upgrade.responses.extend_from_slice(&held.bytes),
+                None => self.feed_response(&held.bytes, out),
+            }
         }
+        self.now.time = time;
         self.replaying = false;
     }
 
@@ -68,11 +83,11 @@ impl Connection {
     }
 
     /// A response came before its request: another thread of the process was faster with its record.
-    pub(super) fn hold(&mut self, bytes: &[u8], time: u64) {
+    pub(super) fn hold(&mut self, bytes: &[u8]) {
         let fresh = self.held.is_empty();
         if fresh && !matches!(head::start_of(bytes), Start::Response | Start::Undecided) {
             // A server that speaks first does not speak HTTP.
-            self.protocol = if self.protocol == Protocol::Unknown { Protocol::Other } else { self.protocol };
+            self.over |= !self.certain;
             self.lose_place(Part::Response, Cause::Malformed);
             return;
         }
@@ -84,12 +99,12 @@ impl Connection {
             return;
         }
         self.held_bytes += bytes.len();
-        let held = Held { time, bytes: bytes.to_vec() };
+        let held = Held { time: self.now.time, bytes: bytes.to_vec() };
         if self.replaying { self.held.push_front(held) } else { self.held.push_back(held) }
     }
 
-    pub(super) fn begin_response(&mut self, parsed: head::ResponseHead, time: u64, out: &mut dyn Observer) {
-        self.protocol = Protocol::Http1;
+    pub(super) fn begin_response(&mut self, parsed: head::ResponseHead, out: &mut dyn Observer) {
+        self.certain = true;
         if matches!(parsed.status, 100..=199) && parsed.status != 101 {
             self.response.state = State::Head(Vec::new());
             return;
@@ -101,7 +116,7 @@ impl Connection {
             let announced = body::of_response(&parsed.head, parsed.status, "");
             self.response.state = State::Body(announced.framing);
             if matches!(&self.response.state, State::Body(framing) if framing.is_over()) {
-                self.end_response(time, out);
+                self.end_response(out);
             }
             return;
         };
@@ -112,10 +127,18 @@ impl Connection {
         }
         let tunnel = parsed.status == 101
             || (exchange.request.method.eq_ignore_ascii_case("CONNECT") && matches!(parsed.status, 200..=299));
+        let target =
+            if parsed.status == 101 { Target::of(&exchange.request.head, &parsed.head) } else { Target::Other };
         exchange.times.response_start = Some(started);
-        exchange.times.end = time;
+        exchange.times.end = self.now.time;
+        pending.scans[1] = Scan::of(&parsed.head);
+        let lasting = pending.scans[1].as_ref().is_some_and(Scan::is_lasting);
         exchange.response = Some(Response { status: parsed.status, head: parsed.head, ..Response::default() });
         let over = tunnel || announced.framing.is_over();
+        if lasting {
+            exchange.messages[1] = Some(Box::new(Messages::new(Dialect::ServerSentEvents)));
+            out.started(exchange);
+        }
         self.kept -= pending.counted;
         pending.counted = exchange.kept_bytes();
         self.kept += pending.counted;
@@ -126,27 +149,29 @@ impl Connection {
             self.kept -= pending.ask(Part::Request, out);
         }
         self.response.state = State::Body(announced.framing);
-        if over {
-            self.end_response(time, out);
+        if tunnel && target != Target::Other {
+            self.hand_over(target);
+        } else if over {
+            self.end_response(out);
         }
         if tunnel {
-            // What follows is another protocol, and so is what was sent behind the request already.
-            self.end_tunnel(time, out);
+            self.give_up_pending();
+            self.over = true;
+        } else if std::mem::take(&mut self.upgrading) {
+            let behind = std::mem::take(&mut self.behind_upgrade);
+            self.feed_request(&behind, out);
         }
     }
 
-    pub(super) fn end_tunnel(&mut self, time: u64, out: &mut dyn Observer) {
-        let behind = self.pending.iter().skip_while(|p| p.response_done).count();
-        self.give_up_pending(time);
-        let kept = self.pending.len() - behind;
-        for dropped in self.pending.drain(kept..) {
-            self.kept -= dropped.counted;
-        }
-        self.emit(out);
-        self.protocol = Protocol::Other;
+    /// The exchange goes on in another protocol, and with it what was sent behind its request already.
+    fn hand_over(&mut self, target: Target) {
+        let Some(open) = self.pending.pop_front() else { return };
+        self.kept -= open.counted;
+        let requests = std::mem::take(&mut self.behind_upgrade);
+        self.upgrade = Some(Box::new(Upgrade { target, open, requests, responses: Vec::new() }));
     }
 
-    pub(super) fn end_response(&mut self, time: u64, out: &mut dyn Observer) {
+    pub(super) fn end_response(&mut self, out: &mut dyn Observer) {
         self.response.state = State::Head(Vec::new());
         if std::mem::take(&mut self.orphan) {
             self.orphans += 1;
@@ -155,7 +180,7 @@ impl Connection {
         self.response.lost = false;
         if let Some(pending) = self.pending.iter_mut().find(|p| !p.response_done) {
             pending.response_done = true;
-            pending.exchange.times.end = time;
+            pending.exchange.times.end = self.now.time;
             if let Some(response) = &mut pending.exchange.response {
                 response.body.complete = true;
             }

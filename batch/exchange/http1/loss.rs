@@ -1,14 +1,15 @@
 //! What is missing of a connection, and how its place is found again.
 
-use super::{Connection, Protocol, State};
-use crate::{
-    exchange::{Body, Cause, Cut, Damage, Observer, Part},
+use super::{
+    Http1,
+    half::State,
     head::{self, Start},
 };
+use crate::exchange::{Body, Cause, Cut, Damage, Observer, Part};
 
-impl Connection {
+impl Http1 {
     /// Bytes of a half are missing.
-    pub(super) fn miss(&mut self, part: Part, len: u64, cause: Cause, time: u64, out: &mut dyn Observer) {
+    pub(super) fn miss(&mut self, part: Part, len: u64, cause: Cause, out: &mut dyn Observer) {
         let end = self.offset_of(part);
         let damage = Damage { cause, part, start: end.saturating_sub(len), end };
         let orphan = self.orphan;
@@ -22,6 +23,9 @@ impl Connection {
         };
         let kept = match (&mut half.state, pending) {
             (State::Body(framing), Some(pending)) => {
+                if let Some(scan) = &mut pending.scans[part.index()] {
+                    scan.skip(len, self.now.time);
+                }
                 let Some(body) = pending.exchange.body_mut(part) else { return };
                 if cause == Cause::Redacted {
                     body.cut.get_or_insert(Cut::Redacted);
@@ -48,18 +52,18 @@ impl Connection {
             match part {
                 // What was held answers a request that is lost.
                 Part::Request => self.feed_held(true, out),
-                Part::Response => self.give_up_answered(end, time),
+                Part::Response => self.give_up_answered(end),
             }
         } else if over && part == Part::Request {
-            self.end_request(time);
+            self.end_request();
         } else if over {
-            self.end_response(time, out);
+            self.end_response(out);
         }
     }
 
     /// Whole responses may be lost. A client that does not pipeline sent its last request only when it had the answers
     /// to those before; of one that does, nothing is certain until the queue is empty.
-    pub(super) fn give_up_answered(&mut self, at: u64, time: u64) {
+    pub(super) fn give_up_answered(&mut self, at: u64) {
         let certain = usize::from(!self.pipelined);
         let answered = self.pending.len().saturating_sub(certain);
         for pending in self.pending.iter_mut().take(answered).filter(|p| !p.response_done) {
@@ -67,14 +71,14 @@ impl Connection {
                 pending.exchange.damaged(Damage { cause: Cause::Resync, part: Part::Response, start: at, end: at });
             }
             (pending.request_done, pending.response_done) = (true, true);
-            pending.exchange.times.end = time;
+            pending.exchange.times.end = self.now.time;
         }
     }
 
     /// The bytes at hand are not what the place demands.
     pub(super) fn lose_place(&mut self, part: Part, cause: Cause) {
-        if self.protocol == Protocol::Unknown && !self.late && !self.half(part).lost {
-            self.protocol = Protocol::Other;
+        if !self.certain && !self.late && !self.half(part).lost {
+            self.over = true;
             return;
         }
         let at = self.offset_of(part);
@@ -106,8 +110,8 @@ impl Connection {
         let limit = self.limits.seek;
         let half = self.half(part);
         half.sought += len;
-        if half.sought > limit && self.protocol == Protocol::Unknown {
-            self.protocol = Protocol::Other;
+        if half.sought > limit && !self.certain {
+            self.over = true;
         }
     }
 

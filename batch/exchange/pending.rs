@@ -1,0 +1,47 @@
+//! An exchange that is not complete.
+
+use crate::{
+    exchange::{Cut, Exchange, Observer, Part},
+    messages::Scan,
+};
+
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    pub(crate) exchange: Exchange,
+    pub(crate) request_done: bool,
+    pub(crate) response_done: bool,
+    /// Whoever finds the messages in the bodies.
+    pub(crate) scans: [Option<Scan>; 2],
+    /// Bytes of it that the connection has counted as kept.
+    pub(crate) counted: usize,
+}
+
+impl Pending {
+    /// The exchange as it stands, with the messages that its bodies hold.
+    pub(crate) fn finish(self) -> Exchange {
+        let mut exchange = self.exchange;
+        for (part, scan) in [Part::Request, Part::Response].into_iter().zip(self.scans) {
+            let Some(scan) = scan else { continue };
+            let (messages, trailers) = scan.finish();
+            exchange.messages[part.index()] = Some(Box::new(messages));
+            if let Some(response) =
+                exchange.response.as_mut().filter(|_| part == Part::Response && !trailers.is_empty())
+            {
+                response.head.trailers = trailers;
+            }
+        }
+        exchange
+    }
+
+    /// Lets a large body go if nobody wants it; returns how many bytes that frees.
+    pub(crate) fn ask(&mut self, part: Part, out: &mut dyn Observer) -> usize {
+        if out.wants_body(&self.exchange, part) {
+            return 0;
+        }
+        let Some(body) = self.exchange.body_mut(part) else { return 0 };
+        body.cut = Some(Cut::Unwanted);
+        let freed = std::mem::take(&mut body.bytes).len();
+        self.counted -= freed;
+        freed
+    }
+}
