@@ -16,6 +16,7 @@ use crate::{
 
 mod body;
 mod chunked;
+mod fields;
 mod half;
 mod head;
 mod loss;
@@ -289,3 +290,6 @@ impl Http1 {
         self.pipelined &= !self.pending.is_empty();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -190,7 +190,7 @@ mod tests {
         connection.data(Direction::Sent, 0, &[22, 3, 1, 0, 4, 9, 9, 9, 9], 1, &mut out);
         connection.data(Direction::Received, 0, &[22, 3, 1, 0xff, 0xff, 0], 1, &mut out);
         assert_eq!(connection.hello(), Some(&Hello::default()));
-        connection.data(Direction::Received, 6, &[0; 32 << 10], 1, &mut out);
+        connection.data(Direction::Received, 6, &vec![0; 32 << 10], 1, &mut out);
         assert!(connection.is_opaque() && connection.kept_bytes() == 0);
     }
 }

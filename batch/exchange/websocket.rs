@@ -241,7 +241,9 @@ impl WebSocket {
         out.started(&mut open.exchange);
         if !limits.bodies {
             for part in [Part::Request, Part::Response] {
-                open.exchange.body_mut(part).map(|body| body.cut = Some(Cut::Unwanted));
+                if let Some(body) = open.exchange.body_mut(part) {
+                    body.cut = Some(Cut::Unwanted);
+                }
             }
         }
         Self { limits, halves: [Part::Request, Part::Response].map(|part| Half::new(deflate, part)), open }

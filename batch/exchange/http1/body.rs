@@ -33,8 +33,15 @@ pub(crate) enum Fed {
 }
 
 /// The body of a request.
-pub(crate) fn of_request(head: &Head) -> Announced {
-    announced(head, Framing::Length(0))
+pub(crate) fn of_request(head: &Head, method: &str) -> Announced {
+    if method.eq_ignore_ascii_case("CONNECT") {
+        // What follows belongs to the tunnel, whatever the head says.
+        return Announced { framing: Framing::Length(0), ambiguous: false };
+    }
+    let mut announced = announced(head, Framing::Length(0));
+    // A request cannot last until the connection ends: servers differ in what they make of it.
+    announced.ambiguous |= announced.framing == Framing::UntilClose;
+    announced
 }
 
 /// The body of a response to `method`.
@@ -52,7 +59,8 @@ fn announced(head: &Head, otherwise: Framing) -> Announced {
     if let Some(last) = codings.last() {
         let chunked = last.eq_ignore_ascii_case("chunked");
         let framing = if chunked { Framing::Chunked(Chunked::new()) } else { Framing::UntilClose };
-        return Announced { framing, ambiguous: !lengths.is_empty() };
+        let misplaced = codings[..codings.len() - 1].iter().any(|coding| coding.eq_ignore_ascii_case("chunked"));
+        return Announced { framing, ambiguous: !lengths.is_empty() || misplaced };
     }
     let Some(first) = lengths.first() else { return Announced { framing: otherwise, ambiguous: false } };
     let digits = !first.is_empty() && first.bytes().all(|b| b.is_ascii_digit());

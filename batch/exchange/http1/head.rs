@@ -1,11 +1,10 @@
 //! Heads: where they end, and what they say.
 
+use super::fields::{self, FIELDS_MAX, Lenient};
 use crate::exchange::{Head, Headers, Version};
 
 /// Header fields that nearly every head has room in; room for more is made only when it is needed.
 const FIELDS_USUAL: usize = 64;
-/// Header fields of one head at most.
-const FIELDS_MAX: usize = 1024;
 
 /// What the first bytes of a message say about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,65 +99,65 @@ pub(crate) struct ResponseHead {
     pub(crate) head: Head,
 }
 
-/// `None` if it is not a request head.
-pub(crate) fn parse_request(bytes: &[u8]) -> Option<RequestHead> {
-    let mut config = httparse::ParserConfig::default();
-    config.allow_multiple_spaces_in_request_line_delimiters(true).ignore_invalid_headers_in_requests(true);
-    with_fields(|fields| {
+/// A request head, and whether servers differ about it. `None` if it is not one.
+pub(super) fn parse_request(bytes: &[u8]) -> Option<Lenient<RequestHead>> {
+    let strict = with_fields(|fields| {
         let mut request = httparse::Request::new(fields);
-        let done = config.parse_request(&mut request, bytes)?.is_complete();
+        let done = request.parse(bytes)?.is_complete();
         Ok(request_head(&request, bytes).filter(|_| done))
-    })
+    });
+    match strict {
+        Some(head) => Some(Lenient { head, odd: has_mixed_lines(bytes) }),
+        None => fields::request(bytes),
+    }
 }
 
 fn request_head(request: &httparse::Request<'_, '_>, bytes: &[u8]) -> Option<RequestHead> {
     let (method, target, version) = (request.method?, request.path?, request.version?);
-    Some(RequestHead {
-        method: method.to_owned(),
-        target: target.to_owned(),
-        head: Head {
-            bytes: bytes.len() as u64,
-            version: if version == 0 { Version::Http10 } else { Version::Http11 },
-            headers: headers(request.headers),
-            trailers: Headers::default(),
-        },
-    })
+    let head = head(bytes, version, request.headers);
+    Some(RequestHead { method: method.to_owned(), target: target.to_owned(), head })
 }
 
-/// `None` if it is not a response head.
-pub(crate) fn parse_response(bytes: &[u8]) -> Option<ResponseHead> {
-    let mut config = httparse::ParserConfig::default();
-    config
-        .allow_spaces_after_header_name_in_responses(true)
-        .allow_obsolete_multiline_headers_in_responses(true)
-        .allow_multiple_spaces_in_response_status_delimiters(true)
-        .ignore_invalid_headers_in_responses(true);
-    with_fields(|fields| {
+/// A response head, and whether clients differ about it. `None` if it is not one.
+pub(super) fn parse_response(bytes: &[u8]) -> Option<Lenient<ResponseHead>> {
+    let strict = with_fields(|fields| {
         let mut response = httparse::Response::new(fields);
-        let done = config.parse_response(&mut response, bytes)?.is_complete();
+        let done = response.parse(bytes)?.is_complete();
         Ok(response_head(&response, bytes).filter(|_| done))
-    })
+    });
+    match strict {
+        Some(head) => Some(Lenient { head, odd: has_mixed_lines(bytes) }),
+        None => fields::response(bytes),
+    }
 }
 
 fn response_head(response: &httparse::Response<'_, '_>, bytes: &[u8]) -> Option<ResponseHead> {
-    let (status, version) = (response.code?, response.version?);
-    Some(ResponseHead {
-        status,
-        head: Head {
-            bytes: bytes.len() as u64,
-            version: if version == 0 { Version::Http10 } else { Version::Http11 },
-            headers: headers(response.headers),
-            trailers: Headers::default(),
-        },
-    })
+    Some(ResponseHead { status: response.code?, head: head(bytes, response.version?, response.headers) })
+}
+
+fn head(bytes: &[u8], version: u8, fields: &[httparse::Header<'_>]) -> Head {
+    let version = if version == 0 { Version::Http10 } else { Version::Http11 };
+    Head { bytes: bytes.len() as u64, version, headers: headers(fields), trailers: Headers::default() }
+}
+
+/// Whether some lines end in a line feed alone and others do not: where a field ends is read in more than one way.
+fn has_mixed_lines(bytes: &[u8]) -> bool {
+    let (mut bare, mut whole) = (false, false);
+    for end in memchr::memchr_iter(b'\n', bytes) {
+        let returned = end > 0 && bytes[end - 1] == b'\r';
+        bare |= !returned;
+        whole |= returned;
+    }
+    bare && whole
 }
 
 /// Trailer fields: lines up to the empty one.
 pub(crate) fn parse_trailers(bytes: &[u8]) -> Option<Headers> {
-    with_fields(|fields| match httparse::parse_headers(bytes, fields)? {
+    let strict = with_fields(|fields| match httparse::parse_headers(bytes, fields)? {
         httparse::Status::Complete((_, fields)) => Ok(Some(headers(fields))),
         httparse::Status::Partial => Ok(None),
-    })
+    });
+    strict.or_else(|| fields::trailers(bytes))
 }
 
 /// Parses with room for the usual number of fields, and again with all room if that was too little.
@@ -224,7 +223,7 @@ mod tests {
     fn heads_with_many_fields_are_parsed_up_to_the_limit() {
         for (fields, parsed) in [(64, true), (65, true), (FIELDS_MAX, true), (FIELDS_MAX + 1, false)] {
             let head = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(fields));
-            let found = parse_request(head.as_bytes()).map(|head| head.head.headers.iter().count());
+            let found = parse_request(head.as_bytes()).map(|head| head.head.head.headers.iter().count());
             assert_eq!(found, parsed.then_some(fields), "{fields} fields");
         }
     }
@@ -232,7 +231,8 @@ mod tests {
     #[test]
     fn repeated_and_odd_fields_are_kept() {
         let head = parse_response(b"HTTP/1.1 200 OK\r\nSet-Cookie: a=1\r\nset-cookie: b=2\r\nX: \xe9\r\n\r\n")
-            .expect("a head");
+            .expect("a head")
+            .head;
         assert_eq!(head.head.headers.get_all("Set-Cookie").collect::<Vec<_>>(), ["a=1", "b=2"]);
         assert_eq!(head.head.headers.get("x"), Some("\u{e9}"));
     }

@@ -29,7 +29,7 @@ impl Http1 {
                         self.lose_place(Part::Request, Cause::Malformed);
                         return;
                     };
-                    self.begin_request(parsed, out);
+                    self.begin_request(parsed.head, parsed.odd, out);
                     self.feed_held(false, out);
                 }
                 State::Body(_) => match self.feed_body(Part::Request, &mut bytes, out) {
@@ -50,7 +50,7 @@ impl Http1 {
     }
 
     /// A head is complete: the exchange begins.
-    pub(super) fn begin_request(&mut self, parsed: head::RequestHead, out: &mut dyn Observer) {
+    pub(super) fn begin_request(&mut self, parsed: head::RequestHead, odd: bool, out: &mut dyn Observer) {
         self.certain = true;
         if matches!(self.response.state, State::Seek) {
             // A client that does not pipeline sends the next request only when it has the response: what was lost of
@@ -64,11 +64,14 @@ impl Http1 {
             return;
         }
         self.pipelined |= self.has_unanswered() && self.response.is_between_messages();
-        let announced = body::of_request(&parsed.head);
+        let announced = body::of_request(&parsed.head, &parsed.method);
         let mut damage = Vec::new();
         let at = self.offset_of(Part::Request);
         if announced.ambiguous {
             damage.push(Damage { cause: Cause::AmbiguousLength, part: Part::Request, start: at, end: at });
+        }
+        if odd {
+            damage.push(Damage { cause: Cause::Malformed, part: Part::Request, start: at, end: at });
         }
         if self.request.lost && !self.late {
             damage.push(Damage { cause: Cause::Resync, part: Part::Request, start: at, end: at });

@@ -37,7 +37,7 @@ impl Http1 {
                         self.lose_place(Part::Response, Cause::Malformed);
                         return;
                     };
-                    self.begin_response(parsed, out);
+                    self.begin_response(parsed.head, parsed.odd, out);
                     if let Some(upgrade) = &mut self.upgrade {
                         upgrade.responses.extend_from_slice(bytes);
                         return;
@@ -103,7 +103,7 @@ impl Http1 {
         if self.replaying { self.held.push_front(held) } else { self.held.push_back(held) }
     }
 
-    pub(super) fn begin_response(&mut self, parsed: head::ResponseHead, out: &mut dyn Observer) {
+    pub(super) fn begin_response(&mut self, parsed: head::ResponseHead, odd: bool, out: &mut dyn Observer) {
         self.certain = true;
         if matches!(parsed.status, 100..=199) && parsed.status != 101 {
             self.response.state = State::Head(Vec::new());
@@ -124,6 +124,9 @@ impl Http1 {
         let announced = body::of_response(&parsed.head, parsed.status, &exchange.request.method);
         if announced.ambiguous {
             exchange.damaged(Damage { cause: Cause::AmbiguousLength, part: Part::Response, start: at, end: at });
+        }
+        if odd {
+            exchange.damaged(Damage { cause: Cause::Malformed, part: Part::Response, start: at, end: at });
         }
         let tunnel = parsed.status == 101
             || (exchange.request.method.eq_ignore_ascii_case("CONNECT") && matches!(parsed.status, 200..=299));

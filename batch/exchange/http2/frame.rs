@@ -77,7 +77,9 @@ impl Frame {
             Kind::Headers => self.stream != 0 && self.len >= padding + if self.has(flag::PRIORITY) { 5 } else { 0 },
             Kind::Priority => self.stream != 0 && fixed(5),
             Kind::RstStream => self.stream != 0 && fixed(4),
-            Kind::Settings => self.stream == 0 && if self.has(flag::ACK) { fixed(0) } else { self.len % 6 == 0 },
+            Kind::Settings => {
+                self.stream == 0 && if self.has(flag::ACK) { fixed(0) } else { self.len.is_multiple_of(6) }
+            }
             Kind::PushPromise => self.stream != 0 && self.len >= padding + 4,
             Kind::Ping => self.stream == 0 && fixed(8),
             Kind::Goaway => self.stream == 0 && self.len >= 8,

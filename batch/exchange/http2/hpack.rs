@@ -73,7 +73,7 @@ impl Decoder {
                 },
                 Form::Size => self.table.resize(index),
                 Form::Added | Form::Plain => {
-                    self.literal(&mut block, index, matches!(form, Form::Added), &mut field)?
+                    self.literal(&mut block, index, matches!(form, Form::Added), &mut field)?;
                 }
             }
         }

@@ -14,11 +14,11 @@ fn frame(first: u8, mask: Option<[u8; 4]>, payload: &[u8]) -> Vec<u8> {
     match payload.len() {
         len @ 0..=125 => bytes.push(bit | u8::try_from(len).expect("small")),
         len @ 126..=65535 => {
-            bytes.push(bit | 126);
+            bytes.push(bit | 0x7e);
             bytes.extend_from_slice(&u16::try_from(len).expect("small").to_be_bytes());
         }
         len => {
-            bytes.push(bit | 127);
+            bytes.push(bit | 0x7f);
             bytes.extend_from_slice(&(len as u64).to_be_bytes());
         }
     }

@@ -32,6 +32,7 @@ struct Code {
 
 static CODE: Code = code();
 
+#[expect(clippy::cast_possible_truncation, reason = "lengths are 30 at most, symbols 256, and both are constants")]
 const fn code() -> Code {
     let mut code = Code {
         fast: [0; 1 << FAST_BITS],

@@ -23,8 +23,11 @@ fn bytes_of(hex: &str) -> Vec<u8> {
     digits.chunks(2).map(byte).collect()
 }
 
+/// A block and its fields.
+type Case = (Vec<u8>, Vec<(String, String)>);
+
 /// Blocks and their fields, story by story.
-fn stories() -> Vec<(PathBuf, Vec<(Vec<u8>, Vec<(String, String)>)>)> {
+fn stories() -> Vec<(PathBuf, Vec<Case>)> {
     let Some(corpora) = crate::corpora("hpack") else { return Vec::new() };
     let mut stories = Vec::new();
     for encoder in std::fs::read_dir(corpora).expect("a folder").map(|entry| entry.expect("an entry").path()) {
