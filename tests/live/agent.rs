@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -129,6 +129,23 @@ impl Agent {
     }
 
     /// Stops its threads until the value is dropped: the consumer of the rings sleeps while the programs write.
+    pub fn wait_for_objects(&self, expected: usize) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        loop {
+            let mut there = 0;
+            for folder in fs::read_dir(self.folder.path().join("objects"))? {
+                // What is being written has a name that begins with a dot.
+                let whole = |file: &fs::DirEntry| !file.file_name().to_string_lossy().starts_with('.');
+                there += fs::read_dir(folder?.path())?.flatten().filter(whole).count();
+            }
+            if there >= expected {
+                return Ok(());
+            }
+            ensure!(begun.elapsed() < Duration::from_secs(60), "{there} objects of {expected} after a minute");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
     pub fn pause(&self) -> anyhow::Result<Paused> {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, Signal::STOP)?;

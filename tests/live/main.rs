@@ -7,6 +7,7 @@
 mod agent;
 mod capture;
 mod delivery;
+mod dialects;
 mod pipeline;
 mod programs;
 mod reload;

@@ -124,6 +124,15 @@ pub fn python_server(tls: bool) -> anyhow::Result<Server> {
 
 /// nginx with files `/size/N`; over TLS or plain, with `sendfile` or without.
 pub fn nginx(tls: bool, sendfile: bool) -> anyhow::Result<Server> {
+    nginx_with(tls, sendfile, "")
+}
+
+/// The same in HTTP/2.
+pub fn nginx_http2(tls: bool) -> anyhow::Result<Server> {
+    nginx_with(tls, false, " http2")
+}
+
+fn nginx_with(tls: bool, sendfile: bool, protocol: &str) -> anyhow::Result<Server> {
     let (folder, port) = (tempfile::tempdir()?, free_port()?);
     let root = folder.path().join("root/size");
     fs::create_dir_all(&root)?;
@@ -134,12 +143,12 @@ pub fn nginx(tls: bool, sendfile: bool) -> anyhow::Result<Server> {
     let listen = if tls {
         let (cert, key) = certificate(folder.path())?;
         format!(
-            "listen 127.0.0.1:{port} ssl;\nssl_certificate {};\nssl_certificate_key {};",
+            "listen 127.0.0.1:{port} ssl{protocol};\nssl_certificate {};\nssl_certificate_key {};",
             cert.display(),
             key.display()
         )
     } else {
-        format!("listen 127.0.0.1:{port};")
+        format!("listen 127.0.0.1:{port}{protocol};")
     };
     let here = folder.path().display();
     let sendfile = if sendfile { "on" } else { "off" };
