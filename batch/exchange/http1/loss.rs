@@ -49,6 +49,10 @@ impl Http1 {
         let over = kept && matches!(&half.state, State::Body(framing) if framing.is_over());
         if !kept {
             self.seek(part);
+            if self.request.lost && self.response.lost {
+                // A response that comes now can answer a request that nobody saw.
+                self.give_up_pending();
+            }
             match part {
                 // What was held answers a request that is lost.
                 Part::Request => self.feed_held(true, out),
