@@ -67,7 +67,7 @@ fn answer(target: &str, body: &[u8]) -> (u16, Vec<u8>) {
 
 async fn serve(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let target = request.uri().path_and_query().map_or(String::new(), ToString::to_string);
-    let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let (status, body) = answer(&target, &body);
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = status.try_into().expect("a status");

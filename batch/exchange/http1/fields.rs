@@ -81,7 +81,10 @@ fn fields(mut bytes: &[u8]) -> Option<(Headers, bool)> {
                     // Who does not fold takes it for a field of its own.
                     let own = more.split(':').next().unwrap_or_default().trim();
                     odd |= is_framing(name) || is_framing(own) || has_controls(line);
-                    *value = format!("{value} {more}").trim().to_owned();
+                    if !value.is_empty() && !more.is_empty() {
+                        value.push(' ');
+                    }
+                    value.push_str(&more);
                 }
                 None => odd = true,
             }
