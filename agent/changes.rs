@@ -11,6 +11,7 @@ use arrow_array::RecordBatch;
 use ringtap_batch::{
     capture::Format,
     fields::RowFields,
+    redact::Redaction,
     ring::abi::{exclude, wanted},
     transactions::{Transactions, text},
 };
@@ -48,7 +49,8 @@ pub fn compare(old: &Config, new: &Config, file: &Path) -> anyhow::Result<Change
         for (row, pair) in before.into_iter().zip(after).enumerate().filter(|(_, (before, after))| before != after) {
             changes.changed += 1;
             if changes.examples.len() < SHOWN_MAX {
-                let what = format!("{} {} ({})", t.method.value(row), t.url.value(row), t.status.value(row));
+                let url = Redaction::default().url_text(t.url.value(row));
+                let what = format!("{} {url} ({})", t.method.value(row), t.status.value(row));
                 let what: String = what.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
                 changes.examples.push(format!("{what}: {} → {}", pair.0, pair.1));
             }

@@ -215,7 +215,7 @@ impl Stack {
             objects.zip(out.objects(routes.objects)).into_iter().for_each(|(objects, to)| to.offer(objects));
         }
         if let Some(to) = self.llm.and_then(|route| out.objects(route)) {
-            llm::conversations(&shown).into_iter().for_each(|objects| to.offer(objects));
+            llm::conversations(&shown, &self.redaction).into_iter().for_each(|objects| to.offer(objects));
         }
     }
 }

@@ -9,7 +9,7 @@ use arrow_array::{
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{fields::RowFields, objects::ObjectsBuilder, transactions::Transactions};
+use crate::{fields::RowFields, objects::ObjectsBuilder, redact::Redaction, transactions::Transactions};
 
 /// Key of the tag that names the provider.
 const TAG: &str = "llm_provider";
@@ -93,10 +93,15 @@ pub fn tagged(batch: &RecordBatch) -> Option<RecordBatch> {
 
 /// The conversations of the rows that are ones.
 #[must_use]
-pub fn conversations(t: &Transactions<'_>) -> Option<RecordBatch> {
+pub fn conversations(t: &Transactions<'_>, redaction: &Redaction) -> Option<RecordBatch> {
     let mut objects = ObjectsBuilder::default();
     for row in 0..t.rows() {
-        let Some(conversation) = provider(t, row).and_then(|provider| conversation(t, row, provider)) else { continue };
+        let found = provider(t, row).and_then(|provider| conversation(t, row, provider));
+        let Some(mut conversation) = found else { continue };
+        // Put together, pieces can be a secret that none of them was.
+        for part in conversation.messages.iter_mut().flat_map(|message| &mut message.content) {
+            part.data = redaction.any_text(&part.data);
+        }
         let bytes = serde_json::to_vec(&conversation).expect("texts and numbers always serialize");
         objects.push(t, row, "llm_conversation", (bytes, "application/json"));
     }

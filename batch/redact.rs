@@ -1,9 +1,9 @@
 //! Redaction: what can be a credential is masked before anything leaves memory.
 //!
 //! Masked are, by default, the values of credential-like header fields and cookies, of key-like parameters in urls and
-//! forms, of key-like members of JSON bodies, and texts of known shapes anywhere. Names and schemes stay, and of long
-//! values the last four characters. A configuration adds names, JSON paths and patterns. A body in a content coding is
-//! not looked into.
+//! forms, of key-like members of JSON bodies, parts of forms and elements of XML, and texts of known shapes anywhere. Names
+//! and schemes stay, and of long values the last four characters. A configuration adds names, JSON paths and patterns. A
+//! body in a content coding that could not be undone is withheld.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -20,12 +20,15 @@ use crate::{
 
 mod json;
 mod names;
+mod pairs;
 mod shapes;
 
 pub use json::{JsonPath, JsonPathError};
 
 /// What stands for a value of which nothing is shown.
 pub(crate) const MASK: &str = "****";
+/// Names of protocols are shorter than this, tokens longer.
+const PROTOCOL_MAX: usize = 40;
 
 /// What is masked.
 #[derive(Debug, Clone)]
@@ -86,12 +89,17 @@ impl Redaction {
     pub fn apply(&self, batch: &RecordBatch) -> RecordBatch {
         let Some(t) = Transactions::of(batch).filter(|_| !self.is_idle()) else { return batch.clone() };
         let url: ArrayRef = Arc::new(self.urls(t.url));
-        let bodies = |headers, bodies| Arc::new(self.bodies(headers, bodies)) as ArrayRef;
-        let masked: [(&str, ArrayRef); 6] = [
+        let (request_body, request_cut) =
+            self.bodies(t.request_headers, t.request_decoded, t.request_body, t.request_cut);
+        let (response_body, response_cut) =
+            self.bodies(t.response_headers, t.response_decoded, t.response_body, t.response_cut);
+        let masked: [(&str, ArrayRef); 8] = [
             ("url", url),
-            ("path", Arc::new(self.texts(t.path))),
-            ("request_body", bodies(t.request_headers, t.request_body)),
-            ("response_body", bodies(t.response_headers, t.response_body)),
+            ("path", Arc::new(self.paths_of(t.path))),
+            ("request_body", request_body),
+            ("response_body", response_body),
+            ("request_cut", request_cut),
+            ("response_cut", response_cut),
             ("request_headers", Arc::new(self.headers(t.request_headers))),
             ("response_headers", Arc::new(self.headers(t.response_headers))),
         ];
@@ -107,8 +115,8 @@ impl Redaction {
         column.iter().map(|url| url.map(|url| self.url(url))).collect()
     }
 
-    fn texts(&self, column: &StringArray) -> StringArray {
-        column.iter().map(|text| text.map(|text| self.shapes(text))).collect()
+    fn paths_of(&self, column: &StringArray) -> StringArray {
+        column.iter().map(|text| text.map(|text| self.text(text))).collect()
     }
 
     fn headers(&self, column: &MapArray) -> MapArray {
@@ -130,7 +138,7 @@ impl Redaction {
             return Cow::Owned(mask(value));
         }
         if !self.on {
-            return self.shapes(value);
+            return self.text(value);
         }
         match name.as_str() {
             "authorization" | "proxy-authorization" => Cow::Owned(authorization(value)),
@@ -139,51 +147,31 @@ impl Redaction {
                 let (first, rest) = value.split_at(value.find(';').unwrap_or(value.len()));
                 Cow::Owned(pair(first) + rest)
             }
-            "referer" | "location" | "content-location" | "refresh" => self.url(value),
+            // Where a browser can set no other field, tokens travel among the names of protocols.
+            "sec-websocket-protocol" => {
+                let one = |part: &str| if part.len() > PROTOCOL_MAX { mask(part) } else { part.to_owned() };
+                Cow::Owned(value.split(", ").map(one).collect::<Vec<_>>().join(", "))
+            }
             name if names::is_secret_header(name) => Cow::Owned(mask(value)),
-            _ => self.shapes(value),
+            _ => self.url(value),
         }
     }
 
-    /// Parameters and user names of a url.
+    /// Parameters and user names of urls.
     fn url<'a>(&self, url: &'a str) -> Cow<'a, str> {
-        let shown = match url.split_once('?') {
-            Some((before, query)) if self.has_parameter(query) => {
-                Cow::Owned(format!("{before}?{}", self.parameters(query)))
-            }
-            _ => Cow::Borrowed(url),
-        };
-        let shown = match (self.on, user_info(&shown)) {
+        let shown = self.text(url);
+        match (self.on, user_info(&shown)) {
             (true, Some((from, to))) => Cow::Owned(format!("{}{MASK}{}", &shown[..from], &shown[to..])),
             _ => shown,
-        };
-        match self.shapes(&shown) {
-            Cow::Borrowed(_) => shown,
-            Cow::Owned(masked) => Cow::Owned(masked),
         }
     }
 
     fn is_parameter(&self, name: &str) -> bool {
-        let name = form_urlencoded::parse(name.as_bytes()).next().map_or(Cow::Borrowed(""), |(name, _)| name);
-        let name = name.to_ascii_lowercase();
-        self.parameters.contains(&name) || (self.on && names::is_secret_parameter(&name))
+        self.parameters.iter().any(|own| own == name) || (self.on && names::is_secret_parameter(name))
     }
 
-    fn has_parameter(&self, query: &str) -> bool {
-        query.split('&').any(|part| part.split_once('=').is_some_and(|(name, _)| self.is_parameter(name)))
-    }
-
-    fn parameters(&self, query: &str) -> String {
-        let (query, fragment) = query.split_at(query.find('#').unwrap_or(query.len()));
-        let part = |part: &str| match part.split_once('=') {
-            Some((name, value)) if self.is_parameter(name) => format!("{name}={}", mask(value)),
-            _ => part.to_owned(),
-        };
-        query.split('&').map(part).collect::<Vec<_>>().join("&") + fragment
-    }
-
-    /// Texts of known shapes, and what matches a pattern.
-    fn shapes<'a>(&self, text: &'a str) -> Cow<'a, str> {
+    /// Parameters, texts of known shapes, and what matches a pattern.
+    fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
         match self.masked_bytes(text.as_bytes()) {
             // A pattern can cut a character in two.
             Some(masked) => Cow::Owned(String::from_utf8_lossy(&masked).into_owned()),
@@ -192,12 +180,14 @@ impl Redaction {
     }
 
     fn masked_bytes(&self, bytes: &[u8]) -> Option<Vec<u8>> {
-        let mut masked: Option<Vec<u8>> = None;
+        let has_names = self.on || !self.parameters.is_empty();
+        let mut masked = has_names.then(|| pairs::parameters(bytes, |name| self.is_parameter(name))).flatten();
         let known = self.on.then(|| &*shapes::KNOWN);
         for pattern in known.into_iter().chain(&self.patterns) {
             let current = masked.as_deref().unwrap_or(bytes);
             if let Cow::Owned(next) = pattern.replace_all(current, |found: &regex::bytes::Captures<'_>| {
-                mask(&String::from_utf8_lossy(&found[0])).into_bytes()
+                // Nothing is nothing to mask.
+                if found[0].is_empty() { Vec::new() } else { mask(&String::from_utf8_lossy(&found[0])).into_bytes() }
             }) {
                 masked = Some(next);
             }
@@ -205,18 +195,32 @@ impl Redaction {
         masked
     }
 
-    fn bodies(&self, headers: &MapArray, column: &BinaryViewArray) -> BinaryViewArray {
-        let masked: Vec<Option<Vec<u8>>> =
-            (0..column.len()).map(|row| self.body(headers, row, column.value(row))).collect();
-        if masked.iter().all(Option::is_none) {
-            return column.clone();
+    /// The bodies of a half, and why they were cut.
+    fn bodies(
+        &self,
+        headers: &MapArray,
+        decoded: &StringArray,
+        column: &BinaryViewArray,
+        cut: &StringArray,
+    ) -> (ArrayRef, ArrayRef) {
+        let masked: Vec<Shown> =
+            (0..column.len()).map(|row| self.body(headers, row, decoded.is_valid(row), column.value(row))).collect();
+        if masked.iter().all(|shown| matches!(shown, Shown::AsItIs)) {
+            return (Arc::new(column.clone()), Arc::new(cut.clone()));
         }
+        let withheld = |row: usize| matches!(masked[row], Shown::Withheld);
+        let why = |row: usize| cut.is_valid(row).then(|| cut.value(row)).or(withheld(row).then_some("redacted"));
+        let cut: StringArray = (0..cut.len()).map(why).collect();
         let mut builder = BinaryViewBuilder::with_capacity(column.len());
         for (row, masked) in masked.into_iter().enumerate() {
-            let bytes = masked.unwrap_or_else(|| column.value(row).to_vec());
+            let bytes = match masked {
+                Shown::AsItIs => column.value(row).to_vec(),
+                Shown::Masked(bytes) => bytes,
+                Shown::Withheld => Vec::new(),
+            };
             TransactionsBuilder::body(&mut builder, bytes);
         }
-        builder.finish()
+        (Arc::new(builder.finish()), Arc::new(cut))
     }
 
     /// A url with everything masked.
@@ -231,34 +235,53 @@ impl Redaction {
         self.plain_body(body, content_type).unwrap_or_else(|| body.to_vec())
     }
 
-    /// A body with everything masked; `None`: as it is.
-    fn body(&self, headers: &MapArray, row: usize, body: &[u8]) -> Option<Vec<u8>> {
-        let header = |name| Transactions::header(headers, row, name);
-        let coded = header("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case("identity"));
-        if body.is_empty() || coded {
-            return None;
-        }
-        self.plain_body(body, header("content-type").unwrap_or_default())
+    /// A text with everything masked that is masked anywhere.
+    #[must_use]
+    pub fn any_text(&self, text: &str) -> String {
+        self.text(text).into_owned()
     }
 
+    fn body(&self, headers: &MapArray, row: usize, decoded: bool, body: &[u8]) -> Shown {
+        let header = |name| Transactions::header(headers, row, name);
+        if body.is_empty() {
+            return Shown::AsItIs;
+        }
+        // What is still in a coding can be undone by whoever gets it.
+        let coded = header("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case("identity"));
+        if self.on && coded && !decoded && std::str::from_utf8(body).is_err() {
+            return Shown::Withheld;
+        }
+        self.plain_body(body, header("content-type").unwrap_or_default()).map_or(Shown::AsItIs, Shown::Masked)
+    }
+
+    /// A body with everything masked; `None`: as it is. What the sender calls it adds to what is looked for, and takes
+    /// nothing away.
     fn plain_body(&self, body: &[u8], content_type: &str) -> Option<Vec<u8>> {
         let content_type = content_type.to_ascii_lowercase();
-        if ["image/", "audio/", "video/", "font/"].iter().any(|kind| content_type.starts_with(kind)) {
-            return None;
-        }
+        let is_json = content_type.contains("json") || content_type.starts_with("text/event-stream");
         let mut masked = None;
-        if content_type.starts_with("application/x-www-form-urlencoded") {
-            let form = String::from_utf8_lossy(body);
-            masked = self.has_parameter(&form).then(|| self.parameters(&form).into_bytes());
-        } else if content_type.contains("json")
-            || content_type.starts_with("text/event-stream")
-            || looks_like_json(body)
-        {
+        if is_json || looks_like_json(body) {
             masked = json::mask(body, &self.paths, self.on);
+        } else if content_type.starts_with("multipart/") || body.starts_with(b"--") {
+            masked = pairs::parts(body, |name| self.is_parameter(name));
+        } else if self.on && looks_like_xml(body) {
+            masked = pairs::elements(body);
         }
         let shaped = self.masked_bytes(masked.as_deref().unwrap_or(body));
         shaped.or(masked)
     }
+}
+
+/// What is shown of a body.
+enum Shown {
+    AsItIs,
+    Masked(Vec<u8>),
+    /// Nothing: what it holds cannot be seen.
+    Withheld,
+}
+
+fn looks_like_xml(body: &[u8]) -> bool {
+    body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'<')
 }
 
 fn looks_like_json(body: &[u8]) -> bool {

@@ -6,6 +6,10 @@ use crate::token;
 
 /// Nesting that is followed; deeper, names alone decide.
 const DEPTH_MAX: usize = 128;
+/// Documents in texts of documents that are looked into.
+const TEXTS_MAX: usize = 3;
+/// Digits of a number that can be a secret: those of counts are fewer.
+const NUMBER_MIN: usize = 6;
 
 /// A place in JSON documents: `$.a.b`, `$.list[*].c`, `$.list[0]`, `$..name`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +99,10 @@ impl Step {
 /// The document with values masked that `paths` cover, and, if `by_name`, texts of members named like credentials.
 /// `None`: there was nothing to mask.
 pub(super) fn mask(document: &[u8], paths: &[JsonPath], by_name: bool) -> Option<Vec<u8>> {
+    mask_nested(document, paths, by_name, 0)
+}
+
+fn mask_nested(document: &[u8], paths: &[JsonPath], by_name: bool, inside_texts: usize) -> Option<Vec<u8>> {
     let mut out: Option<Vec<u8>> = None;
     let mut copied = 0;
     let mut replace = |range: std::ops::Range<usize>, with: &str| {
@@ -147,7 +155,7 @@ pub(super) fn mask(document: &[u8], paths: &[JsonPath], by_name: bool) -> Option
             b'"' => {
                 let end = end_of_text(document, at + 1);
                 let inside = at + 1..end;
-                let named = !follows_name && is_name(document, end + 1);
+                let named = !follows_name && document.get(end) == Some(&b'"') && is_name(document, end + 1);
                 if named {
                     let own = unescaped(&document[inside]);
                     follows_secret = names::is_secret_member(&own);
@@ -156,6 +164,14 @@ pub(super) fn mask(document: &[u8], paths: &[JsonPath], by_name: bool) -> Option
                     }
                 } else if !inside.is_empty() && ((by_name && follows_secret) || wanted(&place, paths, by_name)) {
                     replace(inside.clone(), &token::mask(&unescaped(&document[inside])).replace(['"', '\\'], "*"));
+                } else if by_name && inside_texts < TEXTS_MAX && document[inside.clone()].starts_with(b"{\\\"") {
+                    // A document in a text.
+                    let own = unescaped(&document[inside.clone()]);
+                    let masked = mask_nested(own.as_bytes(), &[], true, inside_texts + 1);
+                    if let Some(masked) = masked.and_then(|masked| String::from_utf8(masked).ok()) {
+                        let quoted = serde_json::Value::from(masked).to_string();
+                        replace(inside, &quoted[1..quoted.len() - 1]);
+                    }
                 }
                 follows_name = named;
                 at = (end + 1).min(document.len());
@@ -163,7 +179,8 @@ pub(super) fn mask(document: &[u8], paths: &[JsonPath], by_name: bool) -> Option
             b'-' | b'0'..=b'9' => {
                 let number = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
                 let end = at + document[at..].iter().take_while(|byte| number(byte)).count();
-                if wanted(&place, paths, false) {
+                let long = end - at >= NUMBER_MIN;
+                if wanted(&place, paths, by_name && long) || (by_name && long && follows_secret) {
                     replace(at..end, &format!("\"{MASK}\""));
                 }
                 at = end.max(at + 1);
@@ -177,17 +194,16 @@ pub(super) fn mask(document: &[u8], paths: &[JsonPath], by_name: bool) -> Option
 }
 
 fn wanted(place: &[Step], paths: &[JsonPath], by_name: bool) -> bool {
-    // The items of a list are of the list's name.
-    let last = place.iter().rev().find(|step| matches!(step, Step::Member(_)));
-    let named = || matches!(last, Some(Step::Member(Some(name))) if names::is_secret_member(name));
-    (by_name && named()) || paths.iter().any(|path| path.covers(place))
+    // What lies below a secret's name is secret, whatever it is called itself.
+    let secret = |step: &Step| matches!(step, Step::Member(Some(name)) if names::is_secret_member(name));
+    (by_name && place.iter().any(secret)) || paths.iter().any(|path| path.covers(place))
 }
 
-/// Where a text ends: at its closing quote, or with the document.
+/// Where a text ends: at its closing quote, with its line, which no text reaches beyond, or with the document.
 fn end_of_text(document: &[u8], mut at: usize) -> usize {
     while at < document.len() {
         match document[at] {
-            b'"' => return at,
+            b'"' | b'\n' | b'\r' => return at,
             b'\\' => at += 2,
             _ => at += 1,
         }

@@ -1,7 +1,7 @@
 //! Names of header fields, parameters and members whose values are taken for credentials.
 
 /// Ends of names, without hyphens, underscores and dots.
-const ENDS: [&str; 15] = [
+const ENDS: [&str; 22] = [
     "token",
     "secret",
     "password",
@@ -17,10 +17,22 @@ const ENDS: [&str; 15] = [
     "credentials",
     "jwt",
     "authorization",
+    "passcode",
+    "applicationkey",
+    "masterkey",
+    "sessionkey",
+    "encryptionkey",
+    "consumerkey",
+    "accountkey",
 ];
 
+/// `user[Password_Confirmation]2` as `userpassword`.
 fn plain(name: &str) -> String {
-    name.chars().filter(|c| !matches!(c, '-' | '_' | '.')).map(|c| c.to_ascii_lowercase()).collect()
+    let joined: String =
+        name.chars().filter(|c| !matches!(c, '-' | '_' | '.' | '[' | ']')).map(|c| c.to_ascii_lowercase()).collect();
+    let bare = joined.trim_end_matches(|c: char| c.is_ascii_digit());
+    let bare = bare.strip_suffix("confirmation").or_else(|| bare.strip_suffix("confirm")).unwrap_or(bare);
+    bare.to_owned()
 }
 
 fn ends_like_a_secret(plain: &str) -> bool {
@@ -33,7 +45,15 @@ pub(super) fn is_secret_header(name: &str) -> bool {
     ends_like_a_secret(&plain)
         || matches!(
             plain.as_str(),
-            "xauth" | "xauthkey" | "xfunctionskey" | "ocpapimsubscriptionkey" | "authentication"
+            "xauth"
+                | "xsentryauth"
+                | "sessionid"
+                | "xsessionid"
+                | "xsession"
+                | "xauthkey"
+                | "xfunctionskey"
+                | "ocpapimsubscriptionkey"
+                | "authentication"
         )
 }
 
@@ -47,5 +67,5 @@ pub(super) fn is_secret_parameter(name: &str) -> bool {
 /// In any case. `key` alone is half of every other pair in JSON.
 pub(super) fn is_secret_member(name: &str) -> bool {
     let plain = plain(name);
-    ends_like_a_secret(&plain) || matches!(plain.as_str(), "pwd" | "sessionid")
+    ends_like_a_secret(&plain) || matches!(plain.as_str(), "pwd" | "pass" | "sessionid")
 }

@@ -73,6 +73,18 @@ fn members_are_masked_and_the_rest_stays_byte_for_byte() {
     assert_eq!(json(r#"{"access_token":"abcdefghijklmnopq"#, &[]), r#"{"access_token":"****nopq"#);
     assert_eq!(json(r#"{"pass\u0077ord":"a\"b"}"#, &[]), r#"{"pass\u0077ord":"****"}"#);
     assert_eq!(json(r#"data: {"secret":"s"}"#, &[]), r#"data: {"secret":"****"}"#);
+    // One quote too many ends with its line; numbers; what lies below a secret's name; a document in a text.
+    assert_eq!(
+        json("data: a 5\" disk\ndata: {\"secret\":\"s\"}", &[]),
+        "data: a 5\" disk\ndata: {\"secret\":\"****\"}"
+    );
+    assert_eq!(json("{\"cut\":\"off\n{\"secret\":\"s\"}", &[]), "{\"cut\":\"off\n{\"secret\":\"****\"}");
+    assert_eq!(json(r#"{"password":1234567890123,"password2":12}"#, &[]), r#"{"password":"****","password2":12}"#);
+    assert_eq!(json(r#"{"credentials":{"value":"s"},"a":"b"}"#, &[]), r#"{"credentials":{"value":"****"},"a":"b"}"#);
+    assert_eq!(
+        json(r#"{"SecretString":"{\"password\":\"s\"}"}"#, &[]),
+        r#"{"SecretString":"{\"password\":\"****\"}"}"#
+    );
     let deep = format!("{}\"secret\":\"s\"", "{\"a\":[".repeat(500));
     assert!(!json(&deep, &["$.x"]).is_empty());
 }
@@ -100,9 +112,39 @@ fn known_shapes_are_found_anywhere() {
         "-----BEGIN PRIVATE KEY-----\nMIIEow",
     ] {
         let text = format!("before {secret} after");
-        let masked = redaction.shapes(&text);
+        let masked = redaction.text(&text);
         assert!(!masked.contains(&secret[..secret.len() - 4]), "{masked}");
         assert!(masked.starts_with("before "), "{masked}");
     }
-    assert_eq!(redaction.shapes("task-force risk-based"), "task-force risk-based");
+    assert_eq!(redaction.text("task-force risk-based"), "task-force risk-based");
+}
+
+/// What the sender calls a body takes nothing away; what cannot be seen is withheld.
+#[test]
+fn labels_switch_nothing_off() {
+    let redaction = Redaction::default();
+    let shown = |body: &str, kind: &str| String::from_utf8(redaction.body_bytes(body.as_bytes(), kind)).expect("text");
+    assert_eq!(shown(r#"{"access_token":"0123456789abcdef"}"#, "image/png"), r#"{"access_token":"****cdef"}"#);
+    assert_eq!(shown("password=hunter2hunter2", ""), "password=****ter2");
+    assert_eq!(shown("<a><password>hunter2hunter2</password></a>", "text/xml"), "<a><password>****ter2</password></a>");
+    for (name, value, expected) in [
+        ("DD-APPLICATION-KEY", "0123456789abcdef", "****cdef"),
+        ("X-Session-Id", "0123456789abcdef", "****cdef"),
+        ("X-Original-URL", "/a?access_token=0123456789abcdef", "/a?access_token=****cdef"),
+        ("Location", "https://app/cb#access_token=0123456789abcdef", "https://app/cb#access_token=****cdef"),
+        (
+            "Sec-WebSocket-Protocol",
+            "base64url.bearer.authorization.k8s.io.QWxhZGRpbjpvcGVu, v4.k8s",
+            "****cGVu, v4.k8s",
+        ),
+    ] {
+        assert_eq!(redaction.header(name, value), expected, "{name}");
+    }
+}
+
+/// A pattern that matches emptiness adds nothing.
+#[test]
+fn empty_matches_are_passed_over() {
+    let redaction = Redaction::off().with_patterns([Regex::new("z*").expect("a pattern")]);
+    assert_eq!(redaction.text("abzzzzzzzzzzz"), "ab****");
 }

@@ -1,13 +1,13 @@
 //! Planted secrets do not leave, whatever the way; and they do where the configuration says so.
 
-use std::fs;
+use std::{fs, io::Write as _};
 
 use anyhow::ensure;
 
 use crate::traffic::{Traffic, message, replay};
 
 /// Each stands once, in a place of its own.
-const SECRETS: [&str; 16] = [
+const SECRETS: [&str; 23] = [
     "bearer-0a1b2c3d4e5f6071",
     "dXNlcjpiYXNpYy1zZWNyZXQtMTIz",
     "cookie-1a1b2c3d4e5f6071",
@@ -24,6 +24,13 @@ const SECRETS: [&str; 16] = [
     "path-aa1b2c3d4e5f6071829",
     "pattern-4242424242424242",
     "location-ba1b2c3d4e5f607",
+    "gzip-ca1b2c3d4e5f6071829",
+    "zstd-da1b2c3d4e5f6071829",
+    "multipart-ea1b2c3d4e5f60",
+    "element-fa1b2c3d4e5f6071",
+    "text-in-text-0b2c3d4e5f60",
+    "fragment-1b2c3d4e5f607182",
+    "image-2b2c3d4e5f60718293",
 ];
 
 fn traffic() -> Traffic {
@@ -44,6 +51,13 @@ fn traffic() -> Traffic {
         path,
         pattern,
         location,
+        gzip,
+        zstd,
+        multipart,
+        element,
+        nested,
+        fragment,
+        image,
     ] = SECRETS;
     let request = message(
         &format!("POST /a?access_token={query}&page=2 HTTP/1.1"),
@@ -66,12 +80,39 @@ fn traffic() -> Traffic {
         "Host: a.example\r\nContent-Type: application/x-www-form-urlencoded\r\n",
         format!("user=ann&password={form}").as_bytes(),
     );
-    Traffic::default().exchange("203.0.113.7:443", true, &request, &response).exchange(
+    let empty = message("HTTP/1.1 204 No Content", "", b"");
+    let mut traffic = Traffic::default().exchange("203.0.113.7:443", true, &request, &response).exchange(
         "203.0.113.7:80",
         false,
         &posted,
-        &message("HTTP/1.1 204 No Content", "", b""),
-    )
+        &empty,
+    );
+    let form = format!("--b\r\nContent-Disposition: form-data; name=\"password\"\r\n\r\n{multipart}\r\n--b--\r\n");
+    let bodies = [
+        ("gzip", "application/json", coded_with_gzip(&format!(r#"{{"client_secret":"{gzip}"}}"#))),
+        ("zstd", "text/plain", coded_with_zstd(&format!("https://a.example/?api_key={zstd}"))),
+        ("identity", "multipart/form-data; boundary=b", form.into_bytes()),
+        ("identity", "text/xml", format!("<a><s:password>{element}</s:password></a>").into_bytes()),
+        ("identity", "text/plain", format!(r#"{{"event":"{{\"token\":\"{nested}\"}}"}}"#).into_bytes()),
+        ("identity", "text/html", format!("<a href='/cb#access_token={fragment}'>").into_bytes()),
+        // What the sender calls it takes nothing away.
+        ("identity", "image/png", format!(r#"{{"password":"{image}"}}"#).into_bytes()),
+    ];
+    for (coding, kind, body) in bodies {
+        let headers = format!("Host: a.example\r\nContent-Type: {kind}\r\nContent-Encoding: {coding}\r\n");
+        let posted = message("POST /coded HTTP/1.1", &headers, &body);
+        traffic = traffic.exchange("203.0.113.7:80", false, &posted, &empty);
+    }
+    traffic
+}
+
+fn coded_with_gzip(text: &str) -> Vec<u8> {
+    let mut coder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    coder.write_all(text.as_bytes()).and_then(|()| coder.finish()).expect("memory")
+}
+
+fn coded_with_zstd(text: &str) -> Vec<u8> {
+    zstd::encode_all(text.as_bytes(), 3).expect("memory")
 }
 
 const PLUGINS: &str = "
@@ -150,5 +191,18 @@ fn redaction_is_off_only_by_its_key() -> anyhow::Result<()> {
     for secret in SECRETS {
         ensure!(all.contains(secret), "{secret} is masked");
     }
+    Ok(())
+}
+
+/// Whoever gets it could undo a coding that the agent does not know.
+#[test]
+fn what_cannot_be_looked_into_is_withheld() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let headers = "Host: a.example\r\nContent-Type: application/json\r\nContent-Encoding: compress\r\n";
+    let posted = message("POST /coded HTTP/1.1", headers, b"\x1f\x9d\x90{\"password\":\"hunter2hunter2\"}");
+    let traffic = Traffic::default().exchange("203.0.113.7:80", false, &posted, &message("HTTP/1.1 204 X", "", b""));
+    let printed = replay(folder.path(), traffic, &format!("{STORES}{PLUGINS}"))?;
+    ensure!(!printed.text.contains("hunter2"), "{}", printed.text);
+    ensure!(printed.text.contains("redacted"), "nobody was told: {}", printed.text);
     Ok(())
 }
