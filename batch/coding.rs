@@ -58,6 +58,12 @@ fn decode(bytes: &[u8], codings: &[&str], limit: usize) -> Option<(Vec<u8>, bool
     Some((plain, more))
 }
 
+/// The plain bytes of a body in these codings.
+#[cfg(fuzzing)]
+pub fn decoded(codings: &str, bytes: &[u8], limit: usize) -> Option<Vec<u8>> {
+    decode(bytes, &codings.split(", ").collect::<Vec<_>>(), limit).map(|(plain, _)| plain)
+}
+
 fn undo<'a>(coding: &str, mut reader: Box<dyn Read + 'a>) -> Option<Box<dyn Read + 'a>> {
     Some(match coding.to_ascii_lowercase().as_str() {
         "gzip" | "x-gzip" => Box::new(flate2::read::MultiGzDecoder::new(reader)),

@@ -1,6 +1,7 @@
 //! From HTTP/2 frames to exchanges, against the decoder of the crate `h2` on the same bytes.
 
 use std::{
+    future::poll_fn,
     hint::black_box,
     io,
     pin::Pin,
@@ -29,11 +30,15 @@ fn feed<'a>(writes: impl Iterator<Item = &'a talk::Write>) -> Vec<Exchange> {
     out
 }
 
-/// A peer whose bytes are all there, and who takes whatever is written.
+/// A peer whose bytes are all there, who stays, and who takes whatever is written.
 struct Recorded<'a>(&'a [u8]);
 
 impl AsyncRead for Recorded<'_> {
     fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // Of a connection that has ended, what is left is not shown.
+        if self.0.is_empty() {
+            return Poll::Pending;
+        }
         let (now, rest) = self.0.split_at(self.0.len().min(buf.remaining()));
         buf.put_slice(now);
         self.0 = rest;
@@ -55,6 +60,11 @@ impl AsyncWrite for Recorded<'_> {
     }
 }
 
+/// What there is without waiting.
+fn ready_now<T>(poll: Poll<Option<T>>) -> Poll<Option<T>> {
+    if poll.is_pending() { Poll::Ready(None) } else { poll }
+}
+
 /// The requests that `h2`'s server decodes.
 fn decode_with_h2(runtime: &tokio::runtime::Runtime, bytes: &[u8]) -> usize {
     runtime.block_on(async {
@@ -65,7 +75,7 @@ fn decode_with_h2(runtime: &tokio::runtime::Runtime, bytes: &[u8]) -> usize {
             .max_pending_accept_reset_streams(1 << 20);
         let mut server = builder.handshake::<_, bytes::Bytes>(Recorded(bytes)).await.expect("a preface");
         let mut requests = 0;
-        while let Some(Ok((request, mut respond))) = server.accept().await {
+        while let Some(Ok((request, mut respond))) = poll_fn(|cx| ready_now(server.poll_accept(cx))).await {
             black_box(request.uri());
             // An answer costs less than a reset.
             let _ = respond.send_response(hyper::Response::new(()), true);

@@ -134,6 +134,17 @@ impl Connection {
         }
     }
 
+    /// Whether bytes were passed over in search of a place to go on: where that is depends on the records.
+    #[cfg(fuzzing)]
+    #[must_use]
+    pub fn has_lost_its_place(&self) -> bool {
+        match &self.engine {
+            Engine::Http1(http) => http.has_lost_its_place(),
+            Engine::Http2(http) => http.has_lost_its_place(),
+            _ => false,
+        }
+    }
+
     /// Which end the process is, if it was told or has become clear from the traffic.
     #[must_use]
     pub fn role(&self) -> Option<Role> {
@@ -265,8 +276,9 @@ impl Connection {
         }
         (self.orphans, self.spoken) = (self.orphans(), self.spoken());
         let ended = totals.is_some();
-        if let Engine::Tls(_) = self.engine {
+        if let Engine::Tls(tls) = &mut self.engine {
             // What it said is still asked for.
+            tls.end();
             return;
         }
         match std::mem::replace(&mut self.engine, Engine::Other) {

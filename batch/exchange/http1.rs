@@ -101,6 +101,11 @@ impl Http1 {
         self.over
     }
 
+    #[cfg(fuzzing)]
+    pub(crate) fn has_lost_its_place(&self) -> bool {
+        self.request.lost || self.response.lost || self.request.sought + self.response.sought > 0
+    }
+
     /// Responses that were passed over because their request was not seen.
     pub(crate) fn orphans(&self) -> u64 {
         self.orphans

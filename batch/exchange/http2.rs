@@ -21,6 +21,8 @@ mod reader;
 mod stream;
 
 pub(crate) use self::frame::{Opening, begins_with_frame, opening_of};
+#[cfg(fuzzing)]
+pub use self::hpack::{Decoder, Field};
 use self::{
     block::{Block, Fields},
     frame::{Frame, Kind, flag},
@@ -124,6 +126,11 @@ impl Http2 {
             reset: VecDeque::new(),
             orphans: 0,
         }
+    }
+
+    #[cfg(fuzzing)]
+    pub(crate) fn has_lost_its_place(&self) -> bool {
+        self.missed.contains(&true)
     }
 
     /// Responses that were passed over because their request was not seen.

@@ -38,6 +38,12 @@ pub use limits::Limits;
 pub use messages::{Dialect, Kind, Message, Messages};
 pub use tls::Hello;
 
+/// What fuzz targets need besides.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    pub use crate::http2::{Decoder, Field};
+}
+
 /// A folder of the public corpora, if they are here: beside the project, or where `RINGTAP_CORPORA` says.
 #[cfg(test)]
 fn corpora(name: &str) -> Option<std::path::PathBuf> {

@@ -63,6 +63,12 @@ impl Tls {
         self.begun.iter().map(Vec::len).sum()
     }
 
+    /// Nothing more will come.
+    pub(crate) fn end(&mut self) {
+        self.missing(Part::Request);
+        self.missing(Part::Response);
+    }
+
     /// Bytes are missing: what was begun is not completed.
     pub(crate) fn missing(&mut self, part: Part) {
         self.done[part.index()] = true;

@@ -114,6 +114,10 @@ impl Half {
     fn feed(&mut self, mut data: &[u8], body: &mut Body, room: usize, time: u64) {
         while !data.is_empty() && !self.lost {
             if self.frame.is_none() {
+                if self.closed {
+                    // Nothing follows a close.
+                    return;
+                }
                 let had = self.head.len();
                 self.head.extend_from_slice(&data[..data.len().min(HEAD_MAX - had)]);
                 let Some((size, first, frame)) = frame_of(&self.head) else { return };

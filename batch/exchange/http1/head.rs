@@ -21,6 +21,21 @@ pub(crate) enum Start {
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 const METHOD_MAX: usize = 32;
 
+/// The registry of methods, and `PURGE`, which caches know.
+#[rustfmt::skip]
+const METHODS: [&str; 40] = [
+    "ACL", "BASELINE-CONTROL", "BIND", "CHECKIN", "CHECKOUT", "CONNECT", "COPY", "DELETE", "GET", "HEAD", "LABEL", "LINK",
+    "LOCK", "MERGE", "MKACTIVITY", "MKCALENDAR", "MKCOL", "MKREDIRECTREF", "MKWORKSPACE", "MOVE", "OPTIONS", "ORDERPATCH",
+    "PATCH", "POST", "PROPFIND", "PROPPATCH", "PURGE", "PUT", "QUERY", "REBIND", "REPORT", "SEARCH", "TRACE", "UNBIND",
+    "UNCHECKOUT", "UNLINK", "UNLOCK", "UPDATE", "UPDATEREDIRECTREF", "VERSION-CONTROL",
+];
+
+/// Whether a method opens these bytes that is known. Where the place was lost, `ET` is not a method but the rest of one.
+pub(super) fn has_registered_method(bytes: &[u8]) -> bool {
+    let method = skip_line_ends(bytes).split(|byte| *byte == b' ').next().unwrap_or_default();
+    METHODS.iter().any(|known| known.as_bytes() == method)
+}
+
 /// Looks at the first bytes after leading line ends.
 pub(crate) fn start_of(bytes: &[u8]) -> Start {
     let bytes = skip_line_ends(bytes);

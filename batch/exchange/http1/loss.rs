@@ -121,8 +121,11 @@ impl Http1 {
 
     /// Whether a record that comes while the place is lost begins with a message.
     pub(super) fn found(&mut self, part: Part, bytes: &[u8]) -> bool {
-        let expected = if part == Part::Request { Start::Request } else { Start::Response };
-        if head::start_of(bytes) != expected {
+        let begins = match part {
+            Part::Request => head::start_of(bytes) == Start::Request && head::has_registered_method(bytes),
+            Part::Response => head::start_of(bytes) == Start::Response,
+        };
+        if !begins {
             self.sought(part, bytes.len() as u64);
             return false;
         }

@@ -10,7 +10,7 @@ mod table;
 
 /// What a block says of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Field<'a> {
+pub enum Field<'a> {
     /// Name and value.
     Known(&'a [u8], &'a [u8]),
     /// Its name, or both, were told in a block that was not seen.
@@ -19,11 +19,11 @@ pub(crate) enum Field<'a> {
 
 /// The block is not one.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Malformed;
+pub struct Malformed;
 
 /// One direction's table.
 #[derive(Debug, Default)]
-pub(crate) struct Decoder {
+pub struct Decoder {
     table: Table,
     name: Vec<u8>,
     value: Vec<u8>,
@@ -41,12 +41,12 @@ enum Form {
 
 impl Decoder {
     /// A block was missed.
-    pub(crate) fn forget(&mut self) {
+    pub fn forget(&mut self) {
         self.table.forget();
     }
 
     /// Bytes of memory.
-    pub(crate) fn kept_bytes(&self) -> usize {
+    pub fn kept_bytes(&self) -> usize {
         self.table.kept_bytes() + self.name.capacity() + self.value.capacity()
     }
 
@@ -55,7 +55,7 @@ impl Decoder {
     /// # Errors
     ///
     /// The block is not one; the table holds what came before the fault.
-    pub(crate) fn decode(&mut self, block: &[u8], mut field: impl FnMut(Field<'_>)) -> Result<(), Malformed> {
+    pub fn decode(&mut self, block: &[u8], mut field: impl FnMut(Field<'_>)) -> Result<(), Malformed> {
         let mut block = block;
         while let Some(first) = block.first() {
             let (form, bits) = match first.leading_zeros() {
