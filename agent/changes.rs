@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    hash::BuildHasher as _,
     net::IpAddr,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -9,14 +10,18 @@ use std::{
 
 use arrow_array::RecordBatch;
 use ringtap_batch::{
-    capture::Format,
+    capture::{Format, Level},
     fields::RowFields,
     redact::Redaction,
     ring::abi::{exclude, wanted},
     transactions::{Transactions, text},
 };
 
-use crate::{config::Config, replay, stack::Stack};
+use crate::{
+    config::{Config, checked::Route},
+    replay,
+    stack::Stack,
+};
 
 /// Transactions that are shown one by one.
 const SHOWN_MAX: usize = 20;
@@ -43,7 +48,13 @@ pub fn compare(old: &Config, new: &Config, file: &Path) -> anyhow::Result<Change
     let changes = Arc::new(Mutex::new(Changes::default()));
     replay::transactions(file, old.wanted | new.wanted, &|batch: &RecordBatch| {
         let Some(t) = Transactions::of(batch) else { return };
-        let (before, after) = (outcomes(old, batch), outcomes(new, batch));
+        let (before, mut after) = (outcomes(old, batch), outcomes(new, batch));
+        for (row, (old, new)) in masks(old, batch).into_iter().zip(masks(new, batch)).enumerate() {
+            let shown = |said: &str| !said.starts_with("not ");
+            if old != new && shown(&before[row]) && shown(&after[row]) {
+                after[row] += ", masked otherwise";
+            }
+        }
         let mut changes = changes.lock().unwrap_or_else(PoisonError::into_inner);
         changes.transactions += t.rows();
         for (row, pair) in before.into_iter().zip(after).enumerate().filter(|(_, (before, after))| before != after) {
@@ -67,32 +78,11 @@ fn outcomes(config: &Config, batch: &RecordBatch) -> Vec<String> {
     let places = (0..t.rows()).map(|row| config.stacks.of(&RowFields::new(&t, row)));
     let mut words: Vec<(Option<&Stack>, Vec<String>)> = places.map(|stack| (stack, Vec::new())).collect();
     for stack in &config.stacks.stacks {
-        for (capture, _) in &stack.captures {
-            let rules = capture.rules.decide(&t);
-            for (row, decision) in capture.decide(&t).into_iter().enumerate() {
-                let by = rules[row].map_or_else(String::new, |rule| format!(" by `{}`", rule.name));
-                let format = if decision.format == Format::Text { " as text" } else { "" };
-                let level = format!("{:?}", decision.level).to_lowercase();
-                add(&mut words, row, stack, format!("capture {level}{format}{by}"));
-            }
-        }
-        for log in &stack.logs {
-            for (row, rule) in log.rules.decide(&t).into_iter().enumerate() {
-                let mode = format!("{:?}", rule.map_or(log.mode, |rule| rule.gives)).to_lowercase();
-                let by = rule.map_or_else(String::new, |rule| format!(" by `{}`", rule.name));
-                add(&mut words, row, stack, format!("log {mode}{by}"));
-            }
-        }
+        captured(config, stack, &t, &mut words);
+        logged(stack, &t, &mut words);
         for row in 0..t.rows() {
-            let others = [
-                (stack.usage.is_some(), "usage"),
-                (!stack.detectors.is_empty(), "errors"),
-                (!stack.scanners.is_empty(), "data loss"),
-                (stack.llm.is_some(), "llm"),
-                (stack.metrics, "metrics"),
-            ];
-            for (_, what) in others.iter().filter(|(acts, _)| *acts) {
-                add(&mut words, row, stack, (*what).to_owned());
+            for word in detected(config, stack, &t, row) {
+                add(&mut words, row, stack, word);
             }
         }
     }
@@ -102,6 +92,82 @@ fn outcomes(config: &Config, batch: &RecordBatch) -> Vec<String> {
         (true, Some(_)) => words.join(", "),
     });
     said.collect()
+}
+
+/// What is shown of each row's texts, as one hash: another one means that something else is masked.
+fn masks(config: &Config, batch: &RecordBatch) -> Vec<u64> {
+    let rows = batch.num_rows();
+    let mut hashes = vec![0; rows];
+    for stack in &config.stacks.stacks {
+        let masked = stack.redaction.apply(batch);
+        let (Some(t), Some(raw)) = (Transactions::of(&masked), Transactions::of(batch)) else { continue };
+        for (row, hash) in hashes.iter_mut().enumerate() {
+            if config.stacks.of(&RowFields::new(&raw, row)).is_some_and(|own| std::ptr::eq(own, stack)) {
+                let headers = [t.request_headers, t.response_headers].map(|column| format!("{:?}", column.value(row)));
+                let texts = (t.url.value(row), t.request_body.value(row), t.response_body.value(row), headers);
+                *hash = foldhash::quality::FixedState::default().hash_one(texts);
+            }
+        }
+    }
+    hashes
+}
+
+fn captured(config: &Config, stack: &Stack, t: &Transactions<'_>, words: &mut [(Option<&Stack>, Vec<String>)]) {
+    for (capture, route) in &stack.captures {
+        let rules = capture.rules.decide(t);
+        for (row, decision) in capture.decide(t).into_iter().enumerate() {
+            let by = rules[row].map_or_else(String::new, |rule| format!(" by `{}`", rule.name));
+            let format = if decision.format == Format::Text { " as text" } else { "" };
+            let level = format!("{:?}", decision.level).to_lowercase();
+            let to = if decision.level == Level::None { String::new() } else { objects_to(config, *route) };
+            add(words, row, stack, format!("capture {level}{format}{by}{to}"));
+        }
+    }
+}
+
+fn logged(stack: &Stack, t: &Transactions<'_>, words: &mut [(Option<&Stack>, Vec<String>)]) {
+    for log in &stack.logs {
+        for (row, rule) in log.rules.decide(t).into_iter().enumerate() {
+            let mode = format!("{:?}", rule.map_or(log.mode, |rule| rule.gives)).to_lowercase();
+            let by = rule.map_or_else(String::new, |rule| format!(" by `{}`", rule.name));
+            add(words, row, stack, format!("log {mode}{by}"));
+        }
+    }
+}
+
+/// What the other plugins make of a row.
+fn detected(config: &Config, stack: &Stack, t: &Transactions<'_>, row: usize) -> Vec<String> {
+    let mut words = Vec::new();
+    for usage in &stack.usages {
+        let promoted = usage.headers.join("+");
+        let promoted = if promoted.is_empty() { promoted } else { format!(" with {promoted}") };
+        words.push(format!("usage{promoted}{}", events_to(config, usage.events)));
+    }
+    for (detector, routes) in &stack.detectors {
+        let to = events_to(config, routes.events) + &objects_to(config, routes.objects);
+        words.extend(detector.matching(t, row).into_iter().map(|name| format!("issue `{name}`{to}")));
+    }
+    for (scanner, routes) in &stack.scanners {
+        let to = events_to(config, routes.events) + &objects_to(config, routes.objects);
+        words.extend(scanner.matching(t, row).into_iter().map(|(label, n)| format!("{n} × `{label}` found{to}")));
+    }
+    words.extend(stack.llms.iter().map(|route| format!("llm{}", objects_to(config, *route))));
+    words.extend(stack.metrics.then(|| "metrics".to_owned()));
+    words
+}
+
+fn objects_to(config: &Config, route: Route) -> String {
+    match route.and_then(|place| Some((place, config.stores.objects.get(place)?))) {
+        None => ", stored nowhere".to_owned(),
+        Some((place, (store, _))) => format!(" to object store {place} ({})", store.kind()),
+    }
+}
+
+fn events_to(config: &Config, route: Route) -> String {
+    match route.and_then(|place| Some((place, config.stores.events.get(place)?))) {
+        None => ", told nobody".to_owned(),
+        Some((place, store)) => format!(" to event store {place} ({})", store.kind()),
+    }
 }
 
 /// Whether direction, address and process are wanted.

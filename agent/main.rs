@@ -143,16 +143,17 @@ fn warn_unless(balanced: bool) {
 
 fn validate(arguments: &ValidateArgs) -> anyhow::Result<ExitCode> {
     let (name, text) = read_text(&arguments.file)?;
-    let (config, written, warnings) = config::read_both(&name, &text).map_err(|problems| {
-        print_all("error", &problems);
-        CannotStart
-    })?;
+    let config::File { document, written, config, warnings } =
+        config::read_whole(&name, &text).map_err(|problems| {
+            print_all("error", &problems);
+            CannotStart
+        })?;
     print_all("warning", &warnings);
     if arguments.strict && !warnings.is_empty() {
         anyhow::bail!("{} warnings, and --strict allows none", warnings.len());
     }
     if arguments.effective {
-        print!("{}", effective::print(written).context("the configuration cannot be written")?);
+        print!("{}", effective::print(&document, written).context("the configuration cannot be written")?);
     }
     match &arguments.against {
         Some(recording) => print_changes(&config, arguments.than.as_deref(), recording)?,

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use prometheus_client::{
@@ -16,6 +16,8 @@ use ringtap_batch::{grpc::Grpc, transactions::Transactions};
 const HOSTS_MAX: usize = 500;
 /// Methods of gRPC that have series of their own; all others share one.
 const METHODS_MAX: usize = 500;
+/// Series of one kind of traffic, by all their labels together; what comes later shares one.
+const SERIES_MAX: usize = 5000;
 /// Bounds of durations, in milliseconds.
 const MS: [f64; 20] =
     [0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 1e4, 3e4, 6e4, 1.2e5, 3e5, 6e5];
@@ -57,6 +59,24 @@ struct Series<L: Clone + Eq + std::hash::Hash + EncodeLabelSet + std::fmt::Debug
 struct Known {
     hosts: HashSet<String>,
     methods: HashSet<String>,
+    http: HashSet<HttpLabels>,
+    grpc: HashSet<GrpcLabels>,
+}
+
+/// `labels`, or `rest` if there are too many series already.
+fn bounded<L: Clone + Eq + std::hash::Hash>(known: &mut HashSet<L>, labels: L, rest: impl Fn() -> L) -> L {
+    if known.contains(&labels) {
+        return labels;
+    }
+    if known.len() >= SERIES_MAX {
+        return rest();
+    }
+    known.insert(labels.clone());
+    labels
+}
+
+fn other() -> String {
+    "other".to_owned()
 }
 
 /// All series.
@@ -158,6 +178,8 @@ impl Metrics {
                     let host = self.bounded(host, |known| (&mut known.hosts, HOSTS_MAX));
                     let protocol = t.protocol.value(row).to_owned();
                     let labels = HttpLabels { method, host, status_code: status, protocol };
+                    let rest = || HttpLabels { method: other(), host: other(), status_code: 0, protocol: other() };
+                    let labels = bounded(&mut self.known().http, labels, rest);
                     self.http.observe(&labels, has_response, &observed);
                 }
                 Some(grpc) => {
@@ -165,20 +187,26 @@ impl Metrics {
                     let called = format!("{}/{}", grpc.service, grpc.method);
                     let rpc_method = self.bounded(&called, |known| (&mut known.methods, METHODS_MAX));
                     let labels = GrpcLabels { method, host, status_code: grpc.http_status(status), rpc_method };
+                    let rest = || GrpcLabels { method: other(), host: other(), status_code: 0, rpc_method: other() };
+                    let labels = bounded(&mut self.known().grpc, labels, rest);
                     self.grpc.observe(&labels, has_response, &observed);
                 }
             }
         }
     }
 
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn bounded(&self, value: &str, of: fn(&mut Known) -> (&mut HashSet<String>, usize)) -> String {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known();
         let (values, max) = of(&mut known);
         if values.contains(value) {
             return value.to_owned();
         }
         if values.len() >= max {
-            return "other".to_owned();
+            return other();
         }
         values.insert(value.to_owned());
         value.to_owned()
@@ -197,5 +225,5 @@ impl Metrics {
 /// Methods come from the traffic: what is no common one is `other`.
 fn known_method(method: &str) -> String {
     const KNOWN: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
-    if KNOWN.contains(&method) { method.to_owned() } else { "other".to_owned() }
+    if KNOWN.contains(&method) { method.to_owned() } else { other() }
 }

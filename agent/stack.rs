@@ -42,7 +42,7 @@ pub struct Stack {
     /// `access_logs` and `debug`.
     pub logs: Vec<AccessLog>,
     /// `report_usage`.
-    pub usage: Option<Usage>,
+    pub usages: Vec<Usage>,
     /// `http_metrics`.
     pub metrics: bool,
     /// `detect_errors`.
@@ -50,7 +50,7 @@ pub struct Stack {
     /// `data_loss_protection`.
     pub scanners: Vec<(Scanner, Routes)>,
     /// `llm`, and where its objects go.
-    pub llm: Option<Route>,
+    pub llms: Vec<Route>,
 }
 
 /// A configured `report_usage`.
@@ -162,11 +162,11 @@ impl Stack {
             redaction,
             captures: Vec::new(),
             logs: Vec::new(),
-            usage: None,
+            usages: Vec::new(),
             metrics: false,
             detectors: Vec::new(),
             scanners: Vec::new(),
-            llm: None,
+            llms: Vec::new(),
         }
     }
 
@@ -181,16 +181,16 @@ impl Stack {
     }
 
     fn report_usage(&self, shown: &Transactions<'_>, raw: &Transactions<'_>, out: &Outboxes) {
-        if let Some(Usage { headers, events }) = &self.usage
-            && let Some(to) = out.events(*events)
-        {
-            usage::requests(shown, raw, headers).into_iter().for_each(|events| to.offer(events));
+        for Usage { headers, events } in &self.usages {
+            if let Some(to) = out.events(*events) {
+                usage::requests(shown, raw, headers).into_iter().for_each(|events| to.offer(events));
+            }
         }
     }
 
     /// Rules see transactions as they were; whatever leaves is made of the masked ones.
     fn take(&self, batch: &RecordBatch, out: &Outboxes, metrics: &Metrics, lines: Lines<'_>) {
-        let tagged = self.llm.and_then(|_| llm::tagged(batch));
+        let tagged = if self.llms.is_empty() { None } else { llm::tagged(batch) };
         let batch = tagged.as_ref().unwrap_or(batch);
         let masked = self.redaction.apply(batch);
         let (Some(raw), Some(shown)) = (Transactions::of(batch), Transactions::of(&masked)) else { return };
@@ -214,7 +214,7 @@ impl Stack {
             events.zip(out.events(routes.events)).into_iter().for_each(|(events, to)| to.offer(events));
             objects.zip(out.objects(routes.objects)).into_iter().for_each(|(objects, to)| to.offer(objects));
         }
-        if let Some(to) = self.llm.and_then(|route| out.objects(route)) {
+        for to in self.llms.iter().filter_map(|route| out.objects(*route)) {
             llm::conversations(&shown, &self.redaction).into_iter().for_each(|objects| to.offer(objects));
         }
     }
@@ -223,7 +223,7 @@ impl Stack {
 impl Interest for Stack {
     fn wants_bodies(&self) -> bool {
         !self.scanners.is_empty()
-            || self.llm.is_some()
+            || !self.llms.is_empty()
             || self.captures.iter().any(|(capture, _)| capture.wants_bodies())
             || self.logs.iter().any(Interest::wants_bodies)
             || self.detectors.iter().any(|(detector, _)| detector.wants_bodies())
@@ -231,7 +231,7 @@ impl Interest for Stack {
 
     fn can_want_bodies(&self, row: &RowFields<'_>) -> bool {
         !self.scanners.is_empty()
-            || (self.llm.is_some() && llm::can_want_bodies(row))
+            || (!self.llms.is_empty() && llm::can_want_bodies(row))
             || self.captures.iter().any(|(capture, _)| capture.can_want_bodies(row))
             || self.logs.iter().any(|log| log.can_want_bodies(row))
             || self.detectors.iter().any(|(detector, _)| detector.wants_bodies())

@@ -105,6 +105,13 @@ impl Scanner {
         ((events.rows() > 0).then(|| events.finish()), objects.finish())
     }
 
+    /// Labels of the rules that find something in a row, and how often.
+    #[must_use]
+    pub fn matching(&self, t: &Transactions<'_>, row: usize) -> Vec<(&str, usize)> {
+        let found = self.rules.iter().map(|rule| (rule.label.as_str(), self.matches(rule, t, row).len()));
+        found.filter(|(_, n)| *n > 0).collect()
+    }
+
     fn matches<'a>(&self, rule: &'a DlpRule, t: &Transactions<'_>, row: usize) -> Vec<Match<'a>> {
         let mut found = Vec::new();
         let mut search = |source: &'static str, field: &str, bytes: &[u8]| {

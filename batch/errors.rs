@@ -172,6 +172,12 @@ impl Detector {
         self.rules.iter().any(ErrorRule::wants_bodies)
     }
 
+    /// Names of the rules that match a row.
+    #[must_use]
+    pub fn matching(&self, t: &Transactions<'_>, row: usize) -> Vec<&str> {
+        self.rules.iter().filter(|rule| rule.triggers(t, row).is_some()).map(|rule| rule.name.as_str()).collect()
+    }
+
     /// Looks at each row of `raw`, and makes events and objects of the masked ones in `shown`.
     #[must_use]
     pub fn detect(

@@ -57,6 +57,75 @@ impl<'a> RowFields<'a> {
     }
 }
 
+/// Fields with names of their own.
+pub const FIELDS: [&str; 42] = [
+    "protocol",
+    "type",
+    "direction",
+    "tags",
+    "exe",
+    "duration_ms",
+    "damage",
+    "src.ip",
+    "src.port",
+    "dst.ip",
+    "dst.port",
+    "dst.domain",
+    "src.process.path",
+    "src.process.binary",
+    "src.process.hostname",
+    "src.process.user.id",
+    "src.process.user.name",
+    "src.container.id",
+    "src.container.name",
+    "src.container.image",
+    "src.pod.name",
+    "src.pod.namespace",
+    "dst.process.path",
+    "dst.process.binary",
+    "dst.process.hostname",
+    "dst.process.user.id",
+    "dst.process.user.name",
+    "tls.enabled",
+    "tls.version",
+    "tls.sni",
+    "tls.alpn",
+    "http.req.method",
+    "http.req.path",
+    "http.req.scheme",
+    "http.req.host",
+    "http.req.url",
+    "http.req.size",
+    "http.req.body",
+    "http.res.status",
+    "http.res.size",
+    "http.res.body",
+    "http.res.transfer-encoding",
+];
+
+/// What the names of fields begin with whose last part is up to the traffic or the process.
+const OPEN: [&str; 7] = [
+    "http.req.headers.",
+    "http.res.headers.",
+    "http.req.query.",
+    "src.process.env.",
+    "src.container.labels.",
+    "src.pod.labels.",
+    "src.pod.annotations.",
+];
+
+/// Whether a transaction can have a field.
+#[must_use]
+pub fn is_known(name: &str) -> bool {
+    let name = canonical(name);
+    // Of incoming connections the local process is also the destination.
+    let source = name.strip_prefix("dst.").map(|rest| format!("src.{rest}"));
+    let open = |name: &str| OPEN.iter().any(|prefix| name.len() > prefix.len() && name.starts_with(prefix));
+    let listed = |name: &str| FIELDS.contains(&name);
+    let local = source.filter(|source| source.matches('.').count() > 1);
+    listed(&name) || open(&name) || local.is_some_and(|source| listed(&source) || open(&source))
+}
+
 /// Whether a field can only be had by keeping bodies.
 #[must_use]
 pub fn is_body(name: &str) -> bool {

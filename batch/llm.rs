@@ -1,13 +1,13 @@
 //! The plugin `llm`: conversations with the interfaces of language models, as `llm_conversation` objects.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use arrow_array::{
     RecordBatch,
     builder::{ListBuilder, StringBuilder},
 };
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{fields::RowFields, objects::ObjectsBuilder, redact::Redaction, transactions::Transactions};
 
@@ -109,6 +109,10 @@ pub fn conversations(t: &Transactions<'_>, redaction: &Redaction) -> Option<Reco
 }
 
 fn conversation<'a>(t: &Transactions<'_>, row: usize, provider: &'a str) -> Option<Conversation<'a>> {
+    // Nobody answers to what is only measured.
+    if t.path.value(row).ends_with("/embeddings") {
+        return None;
+    }
     let request: Value = serde_json::from_slice(t.request_body.value(row)).ok()?;
     let answers = answers(t.response_body.value(row));
     let mut messages = asked(&request);
@@ -151,24 +155,24 @@ fn answers(body: &[u8]) -> Vec<Value> {
 /// What was sent: system prompts and messages, in the forms of all four.
 fn asked(request: &Value) -> Vec<Message> {
     let mut messages = Vec::new();
-    let mut add = |role: &str, content: &Value| {
-        let content = parts(content);
+    let mut add = |role: &str, content: Vec<Part>| {
         if !content.is_empty() {
             messages.push(Message { role: role.to_owned(), content });
         }
     };
     for name in ["system", "systemInstruction", "system_instruction", "instructions"] {
-        request.get(name).into_iter().for_each(|system| add("system", system));
+        request.get(name).into_iter().for_each(|system| add("system", parts(system)));
     }
     for list in ["messages", "contents", "input"] {
         match request.get(list) {
             Some(Value::Array(items)) => {
                 for item in items {
                     let role = item.get("role").and_then(Value::as_str).unwrap_or("user");
-                    add(role, item.get("content").or_else(|| item.get("parts")).unwrap_or(item));
+                    let has_form = ["content", "parts", "tool_calls"].iter().any(|name| item.get(name).is_some());
+                    add(role, if has_form { said(item) } else { parts(item) });
                 }
             }
-            Some(text @ Value::String(_)) => add("user", text),
+            Some(text @ Value::String(_)) => add("user", parts(text)),
             _ => {}
         }
     }
@@ -194,29 +198,86 @@ fn parts(content: &Value) -> Vec<Part> {
     }
 }
 
-/// What came back, the pieces of a stream put together.
+/// What a message of either side holds: its content, and the calls of tools.
+fn said(message: &Value) -> Vec<Part> {
+    let calls = ["tool_calls", "function_call"].into_iter().filter_map(|name| message.get(name));
+    let calls = calls.flat_map(|calls| calls.as_array().map_or(std::slice::from_ref(calls), Vec::as_slice));
+    let calls = calls.filter(|call| !call.is_null());
+    let mut all = message.get("content").or_else(|| message.get("parts")).map(parts).unwrap_or_default();
+    all.extend(calls.map(|call| Part { r#type: "tool_call".into(), data: call.to_string() }));
+    all
+}
+
+/// An answer that comes in pieces.
+#[derive(Debug, Default)]
+struct Streamed {
+    text: String,
+    /// Name and arguments of each call of a tool, by its place.
+    calls: BTreeMap<i64, (String, String)>,
+}
+
+impl Streamed {
+    /// The delta of a choice.
+    fn add(&mut self, delta: &Value) {
+        self.text.push_str(&text_at(delta, &["content"]).unwrap_or_default());
+        for call in delta.get("tool_calls").and_then(Value::as_array).into_iter().flatten() {
+            self.add_call(index_of(call), call.get("function").unwrap_or(call), "arguments");
+        }
+    }
+
+    fn add_call(&mut self, at: i64, call: &Value, arguments: &str) {
+        let (name, all) = self.calls.entry(at).or_default();
+        name.push_str(&text_at(call, &["name"]).unwrap_or_default());
+        all.push_str(&text_at(call, &[arguments]).unwrap_or_default());
+    }
+
+    fn message(self) -> Message {
+        let text = (!self.text.is_empty()).then(|| Part { r#type: "text".into(), data: self.text });
+        let calls = self.calls.into_values().map(|(name, arguments)| Part {
+            r#type: "tool_call".into(),
+            data: json!({"name": name, "arguments": arguments}).to_string(),
+        });
+        Message { role: "assistant".into(), content: text.into_iter().chain(calls).collect() }
+    }
+}
+
+fn index_of(value: &Value) -> i64 {
+    value.get("index").and_then(Value::as_i64).unwrap_or(0)
+}
+
+/// What came back, the pieces of a stream put together, each choice for itself.
 fn answered(answers: &[Value]) -> Vec<Message> {
     let mut messages = Vec::new();
-    let mut streamed = String::new();
+    let mut streamed: BTreeMap<i64, Streamed> = BTreeMap::new();
     for answer in answers {
         let choices = answer.get("choices").or_else(|| answer.get("candidates")).and_then(Value::as_array);
         for choice in choices.into_iter().flatten() {
             if let Some(message) = choice.get("message") {
-                messages.push(Message {
-                    role: role_of(message),
-                    content: parts(message.get("content").unwrap_or(message)),
-                });
-            } else if let Some(piece) = choice.get("delta").and_then(|delta| text_at(delta, &["content"])) {
-                streamed.push_str(&piece);
+                messages.push(Message { role: role_of(message), content: said(message) });
+            } else if let Some(delta) = choice.get("delta") {
+                streamed.entry(index_of(choice)).or_default().add(delta);
             } else if let Some(content) = choice.get("content") {
-                parts(content).into_iter().for_each(|part| streamed.push_str(&part.data));
+                let own = streamed.entry(index_of(choice)).or_default();
+                parts(content).into_iter().for_each(|part| own.text.push_str(&part.data));
             }
         }
         match answer.get("type").and_then(Value::as_str) {
-            Some("content_block_delta") => streamed.push_str(&text_at(answer, &["delta", "text"]).unwrap_or_default()),
-            Some("response.output_text.delta") => streamed.push_str(&text_at(answer, &["delta"]).unwrap_or_default()),
-            Some("message") => messages
-                .push(Message { role: role_of(answer), content: parts(answer.get("content").unwrap_or(answer)) }),
+            Some("content_block_start") => {
+                let block = answer.get("content_block").filter(|block| block.get("name").is_some());
+                let own = block.map(|block| (streamed.entry(0).or_default(), block));
+                own.into_iter().for_each(|(own, block)| own.add_call(index_of(answer), block, "partial_json"));
+            }
+            Some("content_block_delta") => {
+                let (own, delta) = (streamed.entry(0).or_default(), answer.get("delta").unwrap_or(answer));
+                own.text.push_str(&text_at(delta, &["text"]).unwrap_or_default());
+                if delta.get("partial_json").is_some() {
+                    own.add_call(index_of(answer), delta, "partial_json");
+                }
+            }
+            Some("response.output_text.delta") => {
+                streamed.entry(0).or_default().text.push_str(&text_at(answer, &["delta"]).unwrap_or_default());
+            }
+            Some("message") => messages.push(Message { role: role_of(answer), content: said(answer) }),
             _ => {
                 if let Some(Value::Array(items)) = answer.get("output") {
                     let spoken = items.iter().filter_map(|item| item.get("content")).flat_map(parts).collect();
@@ -225,10 +286,7 @@ fn answered(answers: &[Value]) -> Vec<Message> {
             }
         }
     }
-    if !streamed.is_empty() {
-        messages
-            .push(Message { role: "assistant".into(), content: vec![Part { r#type: "text".into(), data: streamed }] });
-    }
+    messages.extend(streamed.into_values().map(Streamed::message));
     messages.retain(|message| !message.content.is_empty());
     messages
 }
@@ -239,8 +297,6 @@ fn role_of(message: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn conversation_of(request: &Value, response: &[u8]) -> String {
@@ -274,5 +330,34 @@ mod tests {
         let responses = json!({"input": "hi", "instructions": "s"});
         let answer = br#"{"output":[{"type":"message","content":[{"type":"output_text","text":"hello"}]}]}"#;
         assert_eq!(conversation_of(&responses, answer), "system: s | user: hi | assistant: hello");
+    }
+
+    #[test]
+    fn calls_of_tools_and_several_choices_are_kept_apart() {
+        let chat = json!({"messages": [
+            {"role": "user", "content": "weather?"},
+            {"role": "assistant", "content": null, "tool_calls": [{"id": "1", "function": {"name": "w", "arguments": "{}"}}]},
+        ]});
+        let answer = br#"{"choices":[{"message":{"role":"assistant","content":null,"tool_calls":[{"function":{"name":"w"}}]}}]}"#;
+        assert_eq!(
+            conversation_of(&chat, answer),
+            r#"user: weather? | assistant: {"function":{"arguments":"{}","name":"w"},"id":"1"} | assistant: {"function":{"name":"w"}}"#
+        );
+        let piece =
+            |index: i64, delta: Value| format!("data: {}\n\n", json!({"choices": [{"index": index, "delta": delta}]}));
+        let stream = [
+            piece(0, json!({"content": "a"})),
+            piece(1, json!({"content": "x"})),
+            piece(0, json!({"content": "b"})),
+            piece(1, json!({"tool_calls": [{"index": 0, "function": {"name": "w", "arguments": "{\"a\""}}]})),
+            piece(1, json!({"tool_calls": [{"index": 0, "function": {"arguments": ":1}"}}]})),
+        ];
+        let chat = json!({"messages": [{"role": "user", "content": "hi"}]});
+        assert_eq!(
+            conversation_of(&chat, stream.concat().as_bytes()),
+            r#"user: hi | assistant: ab | assistant: x{"arguments":"{\"a\":1}","name":"w"}"#
+        );
+        let stream = "data: {\"type\":\"content_block_start\",\"index\":1,\"content_block\":{\"type\":\"tool_use\",\"name\":\"w\"}}\n\ndata: {\"type\":\"content_block_delta\",\"index\":1,\"delta\":{\"type\":\"input_json_delta\",\"partial_json\":\"{}\"}}\n";
+        assert_eq!(conversation_of(&chat, stream.as_bytes()), r#"user: hi | assistant: {"arguments":"{}","name":"w"}"#);
     }
 }

@@ -1,12 +1,15 @@
 //! From what is written to what the agent runs with: what cannot be acted on is a problem with its place, what need not
 //! be is a warning.
 
-use ringtap_batch::rules::{Expression, Rules};
+use ringtap_batch::{
+    fields,
+    rules::{Expression, Rules},
+};
 use serde::de::DeserializeOwned;
 
 use super::{
     checked::{Config, ProcessRules, Stores},
-    document::{Document, Problem},
+    document::{Document, Problem, nearest},
     written::{self, ValueSource, ValueSourceKind, Written},
 };
 
@@ -139,6 +142,19 @@ impl Checker<'_> {
         }
     }
 
+    /// What can be read, and yet is hardly what was meant.
+    fn warn_unmeant(&mut self, path: &str, expression: &Expression) {
+        for name in expression.fields().iter().filter(|name| !fields::is_known(name)) {
+            let hint = nearest(name, fields::FIELDS.iter().copied());
+            let hint = hint.map_or_else(String::new, |known| format!("; did you mean `{known}`?"));
+            let message = format!("no transaction has the field `{name}`, so what reads it has no value{hint}");
+            self.warn(path, message);
+        }
+        for word in expression.hexadecimal_words() {
+            self.warn(path, format!("`{word}` is a hexadecimal literal here; put quotes around a text"));
+        }
+    }
+
     fn part<T: DeserializeOwned + Default>(&mut self, path: &str, value: &serde_yaml::Value) -> Option<T> {
         match self.document.decode_part(path, value.clone(), self.warnings) {
             Ok(part) => Some(part),
@@ -158,6 +174,7 @@ impl Checker<'_> {
                         "`and` and `or` are mixed without parentheses, and `or` binds tighter here; this is read as";
                     self.warn(path, format!("{message} `{grouping}`"));
                 }
+                self.warn_unmeant(path, &expression);
                 Some(expression)
             }
             Err(error) => {

@@ -101,6 +101,19 @@ pub enum EventStore {
     Axiom(Axiom),
 }
 
+impl EventStore {
+    /// As it is written.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Disabled => "disabled",
+            Self::Stdout => "stdout",
+            Self::Otel(_) => "otel",
+            Self::Axiom(_) => "axiom",
+        }
+    }
+}
+
 /// Where objects go.
 #[derive(Debug, Clone)]
 pub enum ObjectStore {
@@ -119,6 +132,20 @@ pub enum ObjectStore {
         /// Template; empty: `file://` and the path.
         access_url: String,
     },
+}
+
+impl ObjectStore {
+    /// As it is written.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Disabled => "disabled",
+            Self::Stdout => "stdout",
+            Self::S3(_) => "s3",
+            Self::Otel(_) => "otel",
+            Self::Disk { .. } => "disk",
+        }
+    }
 }
 
 /// An S3-compatible service.

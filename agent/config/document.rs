@@ -1,11 +1,12 @@
 //! A YAML document with the place of each key, so that every message can name its line.
 
-use std::{collections::HashMap, fmt, sync::LazyLock};
+use std::{fmt, sync::LazyLock};
 
-use saphyr_parser::{Event, Parser, Span};
-use serde::de::DeserializeOwned;
+use serde::{Deserialize as _, de::DeserializeOwned};
+use serde_path_to_error::{Path, Segment};
+use serde_yaml::Value;
 
-use super::{schema, written::Written};
+use super::{places::Places, schema, written::Written};
 
 /// Something to tell the user of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,13 +28,15 @@ impl fmt::Display for Problem {
     }
 }
 
+/// Every key that has a meaning somewhere.
+static KEYS: LazyLock<Vec<String>> = LazyLock::new(schema::keys);
+
 /// A parsed document.
 #[derive(Debug)]
 pub struct Document {
     name: String,
-    value: serde_yaml::Value,
-    /// Line by path, such as `tap.filters.custom[0].exe`.
-    lines: HashMap<String, usize>,
+    value: Value,
+    places: Places,
 }
 
 impl Document {
@@ -43,13 +46,16 @@ impl Document {
     ///
     /// The text is no YAML.
     pub fn parse(name: &str, text: &str) -> Result<Self, Problem> {
-        let mut value: serde_yaml::Value = serde_yaml::from_str(text).map_err(|error| Problem {
+        // Of several documents in one file the first is the configuration.
+        let first = serde_yaml::Deserializer::from_str(text).next();
+        let mut value = first.map_or(Ok(Value::Null), Value::deserialize).map_err(|error| Problem {
             file: name.to_owned(),
             line: error.location().map_or(0, |at| at.line()),
             message: format!("this is not valid YAML: {error}"),
         })?;
         let merged = value.apply_merge();
-        let document = Self { name: name.to_owned(), value, lines: lines(text) };
+        name_keys(&mut value, 0);
+        let document = Self { name: name.to_owned(), value, places: Places::of(text) };
         match merged {
             Ok(()) => Ok(document),
             Err(error) => Err(document.problem("", error.to_string())),
@@ -61,8 +67,8 @@ impl Document {
     pub fn problem(&self, path: &str, message: impl Into<String>) -> Problem {
         let mut at = path;
         let line = loop {
-            if let Some(line) = self.lines.get(at) {
-                break *line;
+            if let Some(line) = self.places.line(at) {
+                break line;
             }
             match at.rfind(['.', '[']) {
                 Some(end) => at = &at[..end],
@@ -80,6 +86,10 @@ impl Document {
     ///
     /// A value is not what its key allows.
     pub fn decode(&self, warnings: &mut Vec<Problem>) -> Result<Written, Problem> {
+        if let Some(line) = self.places.second_document {
+            let message = "a second document begins here; only the first is read".to_owned();
+            warnings.push(Problem { file: self.name.clone(), line, message });
+        }
         if self.value.is_null() {
             return Ok(Written::default());
         }
@@ -94,7 +104,7 @@ impl Document {
     pub fn decode_part<T: DeserializeOwned + Default>(
         &self,
         path: &str,
-        value: serde_yaml::Value,
+        value: Value,
         warnings: &mut Vec<Problem>,
     ) -> Result<T, Problem> {
         if value.is_null() {
@@ -106,19 +116,31 @@ impl Document {
             (path, inner) if inner.starts_with('[') => format!("{path}{inner}"),
             (path, inner) => format!("{path}.{inner}"),
         };
-        let mut unknown = Vec::new();
-        let mut track = serde_path_to_error::Track::new();
-        let tracked = serde_path_to_error::Deserializer::new(value, &mut track);
-        let decoded = serde_ignored::deserialize(tracked, |ignored| unknown.push(ignored.to_string()));
-        let decoded = decoded.map_err(|error: serde_yaml::Error| {
-            let at = join(&track.path().to_string());
-            self.problem(&at, error.to_string())
-        })?;
+        let mut value = value;
+        let (decoded, unknown) = loop {
+            let mut unknown = Vec::new();
+            let mut track = serde_path_to_error::Track::new();
+            let tracked = serde_path_to_error::Deserializer::new(value.clone(), &mut track);
+            let decoded = serde_ignored::deserialize(tracked, |ignored| unknown.push(ignored.to_string()));
+            let error: serde_yaml::Error = match decoded {
+                Ok(decoded) => break (decoded, unknown),
+                Err(error) => error,
+            };
+            let place = track.path();
+            let at = join(&place.to_string());
+            let message = error.to_string();
+            // Where a text belongs, `404` and `1.0` are texts. Each time there is one scalar less that is not.
+            let rest = message.ends_with("expected a string").then(|| self.places.text(&at));
+            if !rest.is_some_and(|written| make_text(&mut value, &place, written)) {
+                return Err(self.problem(&at, message));
+            }
+        };
         for key in unknown {
             // serde_ignored writes `a.0.b` for what the lines call `a[0].b`, and `?` for an option.
             let at = join(&bracketed(&key));
             let (parent, name) = at.rsplit_once('.').unwrap_or(("", &at));
-            let hint = nearest(name).map_or_else(String::new, |known| format!("; did you mean `{known}`?"));
+            let hint = nearest(name, KEYS.iter().map(String::as_str))
+                .map_or_else(String::new, |known| format!("; did you mean `{known}`?"));
             let place = if parent.is_empty() { String::new() } else { format!(" in `{parent}`") };
             let mut problem = self.problem(&at, "");
             problem.message = format!("unknown key `{name}`{place} is ignored{hint}");
@@ -126,6 +148,43 @@ impl Document {
         }
         Ok(decoded)
     }
+}
+
+/// Turns keys that are numbers or truth values into texts, as far down as files can reach.
+fn name_keys(value: &mut Value, depth: usize) {
+    const DEPTH_MAX: usize = 128;
+    match value {
+        _ if depth > DEPTH_MAX => {}
+        Value::Mapping(map) => {
+            for (key, mut value) in std::mem::take(map) {
+                name_keys(&mut value, depth + 1);
+                map.insert(text_of(&key).map_or(key, Value::String), value);
+            }
+        }
+        Value::Sequence(items) => items.iter_mut().for_each(|item| name_keys(item, depth + 1)),
+        _ => {}
+    }
+}
+
+fn text_of(scalar: &Value) -> Option<String> {
+    match scalar {
+        Value::Number(n) => Some(n.to_string()),
+        Value::Bool(truth) => Some(truth.to_string()),
+        _ => None,
+    }
+}
+
+/// Replaces the number or truth value at a place by its text. `false`: there is none.
+fn make_text(value: &mut Value, place: &Path, written: Option<&str>) -> bool {
+    let found = place.iter().try_fold(value, |value, step| match step {
+        Segment::Seq { index } => value.get_mut(index),
+        Segment::Map { key } => value.get_mut(key.as_str()),
+        Segment::Enum { .. } | Segment::Unknown => Some(value),
+    });
+    let Some(scalar) = found else { return false };
+    let Some(text) = text_of(scalar) else { return false };
+    *scalar = Value::String(written.map_or(text, ToOwned::to_owned));
+    true
 }
 
 fn bracketed(path: &str) -> String {
@@ -136,72 +195,10 @@ fn bracketed(path: &str) -> String {
     })
 }
 
-/// The known key that is written most alike, if one is close.
-fn nearest(name: &str) -> Option<&'static str> {
+/// The known name that is written most alike, if one is close.
+pub(super) fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
     const CLOSE: f64 = 0.8;
-    static KEYS: LazyLock<Vec<String>> = LazyLock::new(schema::keys);
     let score = |known: &&'static str| strsim::jaro_winkler(name, known);
-    let best = KEYS.iter().map(String::as_str).max_by(|a, b| score(a).total_cmp(&score(b)))?;
+    let best = known.max_by(|a, b| score(a).total_cmp(&score(b)))?;
     (score(&best) >= CLOSE).then_some(best)
-}
-
-/// Walks the events of a parser that knows places, and notes the line of each key and item.
-fn lines(text: &str) -> HashMap<String, usize> {
-    enum Open {
-        Map { path: String, key: Option<String> },
-        List { path: String, next: usize },
-    }
-    let mut lines = HashMap::new();
-    let mut open: Vec<Open> = Vec::new();
-    let mut note = |path: &str, span: Span| {
-        lines.entry(path.to_owned()).or_insert(span.start.line());
-    };
-    // The path of the value that begins now, and whether a scalar is a key instead.
-    let enter = |open: &mut Vec<Open>| -> String {
-        match open.last_mut() {
-            Some(Open::Map { path, key }) => {
-                let key = key.take().unwrap_or_default();
-                if path.is_empty() { key } else { format!("{path}.{key}") }
-            }
-            Some(Open::List { path, next }) => {
-                *next += 1;
-                format!("{path}[{}]", *next - 1)
-            }
-            None => String::new(),
-        }
-    };
-    for event in Parser::new_from_str(text) {
-        let Ok((event, span)) = event else { return lines };
-        match event {
-            Event::MappingStart(..) => {
-                let path = enter(&mut open);
-                note(&path, span);
-                open.push(Open::Map { path, key: None });
-            }
-            Event::SequenceStart(..) => {
-                let path = enter(&mut open);
-                note(&path, span);
-                open.push(Open::List { path, next: 0 });
-            }
-            Event::MappingEnd | Event::SequenceEnd => {
-                open.pop();
-            }
-            Event::Scalar(text, ..) => match open.last_mut() {
-                Some(Open::Map { path, key: key @ None }) => {
-                    let at = if path.is_empty() { text.to_string() } else { format!("{path}.{text}") };
-                    note(&at, span);
-                    *key = Some(text.into_owned());
-                }
-                _ => {
-                    let path = enter(&mut open);
-                    note(&path, span);
-                }
-            },
-            Event::Alias(_) => {
-                enter(&mut open);
-            }
-            _ => {}
-        }
-    }
-    lines
 }

@@ -1,8 +1,13 @@
 //! The configuration with every default filled in, and secrets left out.
 
+use ringtap_batch::{budget, redact::Redaction};
 use serde::{Serialize, de::DeserializeOwned};
+use serde_yaml::{Error, Value};
 
-use super::written::{self, EventStoreKind, ObjectStoreKind, Protocol, ValueSource, ValueSourceKind, Written};
+use super::{
+    document::Document,
+    written::{self, EventStoreKind, ObjectStoreKind, Protocol, ValueSource, ValueSourceKind, Written},
+};
 
 /// `service.name` of collectors.
 pub(super) const SERVICE_NAME: &str = "qtap";
@@ -17,6 +22,18 @@ pub(super) const AXIOM: &str = "https://api.axiom.co";
 /// What stands for a secret.
 const MASK: &str = "****";
 
+/// Keys of each type of event store, besides `type` and `id`.
+const EVENT_STORE_KEYS: [(&str, &[&str]); 2] = [
+    ("otel", &["endpoint", "protocol", "headers", "service_name", "environment", "tls", "flat_attributes"]),
+    ("axiom", &["url", "dataset", "token"]),
+];
+/// The same of object stores, besides `event_store`.
+const OBJECT_STORE_KEYS: [(&str, &[&str]); 3] = [
+    ("s3", &["endpoint", "bucket", "region", "access_url", "insecure", "access_key", "secret_key"]),
+    ("otel", &["otel_endpoint", "protocol", "headers", "service_name", "environment", "tls"]),
+    ("disk", &["path", "access_url"]),
+];
+
 /// Where a collector listens by default.
 pub(super) fn endpoint(protocol: Protocol) -> &'static str {
     if protocol == Protocol::Http { "localhost:4318" } else { "localhost:4317" }
@@ -27,38 +44,70 @@ pub(super) fn endpoint(protocol: Protocol) -> &'static str {
 /// # Errors
 ///
 /// Never in practice: everything that was read can be written.
-pub fn print(mut written: Written) -> Result<String, serde_yaml::Error> {
-    for store in &mut written.services.event_stores {
-        if store.kind == EventStoreKind::Otel {
-            fill(&mut store.endpoint, endpoint(store.protocol));
+pub fn print(document: &Document, mut written: Written) -> Result<String, Error> {
+    written.services.event_stores.iter_mut().for_each(event_store);
+    written.services.object_stores.iter_mut().for_each(object_store);
+    budgets(&mut written.tap.budgets);
+    for (name, stack) in &mut written.stacks {
+        for (i, plugin) in stack.plugins.iter_mut().enumerate() {
+            let path = format!("stacks.{name}.plugins[{i}].config");
+            plugin.config = plugin_config(document, &path, &plugin.kind, &plugin.config)?;
+        }
+    }
+    let mut all = serde_yaml::to_value(&written)?;
+    for (list, known, more) in
+        [("event_stores", &EVENT_STORE_KEYS[..], "id"), ("object_stores", &OBJECT_STORE_KEYS[..], "event_store")]
+    {
+        let stores = all.get_mut("services").and_then(|services| services.get_mut(list)?.as_sequence_mut());
+        stores.into_iter().flatten().for_each(|store| keep_own_keys(store, known, more));
+    }
+    serde_yaml::to_string(&all)
+}
+
+fn event_store(store: &mut written::EventStore) {
+    if store.kind == EventStoreKind::Otel {
+        fill(&mut store.endpoint, endpoint(store.protocol));
+        fill(&mut store.service_name, SERVICE_NAME);
+        fill(&mut store.environment, ENVIRONMENT);
+    }
+    if store.kind == EventStoreKind::Axiom {
+        fill(&mut store.url, AXIOM);
+    }
+    store.headers.values_mut().chain(&mut store.token).for_each(hide);
+    store.endpoint.iter_mut().chain(&mut store.url).for_each(hide_in_url);
+}
+
+fn object_store(store: &mut written::ObjectStore) {
+    match store.kind {
+        ObjectStoreKind::Otel => {
+            fill(&mut store.otel_endpoint, endpoint(store.protocol));
             fill(&mut store.service_name, SERVICE_NAME);
             fill(&mut store.environment, ENVIRONMENT);
         }
-        if store.kind == EventStoreKind::Axiom {
-            fill(&mut store.url, AXIOM);
+        ObjectStoreKind::S3 => {
+            fill(&mut store.endpoint, S3_ENDPOINT);
+            fill(&mut store.region, S3_REGION);
+            fill(&mut store.access_url, "");
         }
-        store.headers.values_mut().chain(&mut store.token).for_each(hide);
+        ObjectStoreKind::Disk => fill(&mut store.access_url, ""),
+        _ => {}
     }
-    for store in &mut written.services.object_stores {
-        match store.kind {
-            ObjectStoreKind::Otel => {
-                fill(&mut store.otel_endpoint, endpoint(store.protocol));
-                fill(&mut store.service_name, SERVICE_NAME);
-                fill(&mut store.environment, ENVIRONMENT);
-            }
-            ObjectStoreKind::S3 => {
-                fill(&mut store.endpoint, S3_ENDPOINT);
-                fill(&mut store.region, S3_REGION);
-            }
-            _ => {}
-        }
-        let keys = store.access_key.iter_mut().chain(&mut store.secret_key).chain(&mut store.token);
-        store.headers.values_mut().chain(keys).for_each(hide);
+    let keys = store.access_key.iter_mut().chain(&mut store.secret_key).chain(&mut store.token);
+    store.headers.values_mut().chain(keys).for_each(hide);
+    let urls = store.endpoint.iter_mut().chain(&mut store.otel_endpoint).chain(&mut store.access_url);
+    urls.for_each(hide_in_url);
+}
+
+fn budgets(budgets: &mut written::Budgets) {
+    let default = budget::Budgets::default();
+    for (own, default) in [
+        (&mut budgets.body, default.body),
+        (&mut budgets.connection, default.connection),
+        (&mut budgets.shard, default.shard),
+        (&mut budgets.agent, default.agent),
+    ] {
+        fill(own, &format!("{}mb", default >> 20));
     }
-    for plugin in written.stacks.values_mut().flat_map(|stack| &mut stack.plugins) {
-        plugin.config = plugin_config(&plugin.kind, &plugin.config)?;
-    }
-    serde_yaml::to_string(&written)
 }
 
 fn fill(value: &mut Option<String>, default: &str) {
@@ -71,21 +120,46 @@ fn hide(source: &mut ValueSource) {
     }
 }
 
-fn plugin_config(kind: &str, config: &serde_yaml::Value) -> Result<serde_yaml::Value, serde_yaml::Error> {
+/// Passwords and signatures.
+fn hide_in_url(url: &mut String) {
+    *url = Redaction::default().url_text(url);
+}
+
+/// Takes away what a store of its type does not read. Of unknown types everything stays.
+fn keep_own_keys(store: &mut Value, known: &[(&str, &[&str])], more: &str) {
+    let own = known.iter().find(|(kind, _)| store.get("type").and_then(Value::as_str) == Some(kind));
+    if let (Some((_, keys)), Some(fields)) = (own, store.as_mapping_mut()) {
+        let stays = |key: &str| ["type", "id", more].contains(&key) || keys.contains(&key);
+        fields.retain(|key, _| key.as_str().is_some_and(stays));
+    }
+}
+
+fn plugin_config(document: &Document, path: &str, kind: &str, config: &Value) -> Result<Value, Error> {
     fn whole<T: DeserializeOwned + Serialize + Default>(
-        config: &serde_yaml::Value,
-    ) -> Result<serde_yaml::Value, serde_yaml::Error> {
-        let decoded = if config.is_null() { T::default() } else { serde_yaml::from_value(config.clone())? };
-        serde_yaml::to_value(decoded)
+        document: &Document,
+        path: &str,
+        config: &Value,
+    ) -> Result<Value, Error> {
+        // What is wrong with it was told when it was checked.
+        let decoded = document.decode_part::<T>(path, config.clone(), &mut Vec::new());
+        serde_yaml::to_value(decoded.unwrap_or_default())
     }
     match kind {
-        "http_capture" => whole::<written::HttpCapture>(config),
-        "access_logs" | "debug" => whole::<written::AccessLogs>(config),
-        "report_usage" => whole::<written::ReportUsage>(config),
-        "http_metrics" => whole::<written::HttpMetrics>(config),
-        "detect_errors" => whole::<written::DetectErrors>(config),
-        "data_loss_protection" => whole::<written::DataLossProtection>(config),
-        "llm" => whole::<written::Llm>(config),
+        "http_capture" => whole::<written::HttpCapture>(document, path, config),
+        "access_logs" => whole::<written::AccessLogs>(document, path, config).map(|logs| filled_format(logs, "json")),
+        "debug" => whole::<written::AccessLogs>(document, path, config).map(|logs| filled_format(logs, "console")),
+        "report_usage" => whole::<written::ReportUsage>(document, path, config),
+        "http_metrics" => whole::<written::HttpMetrics>(document, path, config),
+        "detect_errors" => whole::<written::DetectErrors>(document, path, config),
+        "data_loss_protection" => whole::<written::DataLossProtection>(document, path, config),
+        "llm" => whole::<written::Llm>(document, path, config),
         _ => Ok(config.clone()),
     }
+}
+
+fn filled_format(mut logs: Value, default: &str) -> Value {
+    if let Some(fields) = logs.as_mapping_mut() {
+        fields.entry("format".into()).or_insert(default.into());
+    }
+    logs
 }

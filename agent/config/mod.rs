@@ -5,6 +5,7 @@ pub mod check;
 pub mod checked;
 pub mod document;
 pub mod effective;
+mod places;
 pub mod schema;
 pub mod template;
 pub mod written;
@@ -22,7 +23,20 @@ const EMBEDDED: &str = include_str!("default.yaml");
 ///
 /// Every problem that keeps the agent from starting, each with its place.
 pub fn read(name: &str, text: &str) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
-    read_both(name, text).map(|(config, _, warnings)| (config, warnings))
+    read_whole(name, text).map(|file| (file.config, file.warnings))
+}
+
+/// A file that was read and checked.
+#[derive(Debug)]
+pub struct File {
+    /// Its text with places.
+    pub document: document::Document,
+    /// What stands there.
+    pub written: Written,
+    /// What it comes to.
+    pub config: Config,
+    /// What need not keep the agent from starting.
+    pub warnings: Vec<Problem>,
 }
 
 /// The same, with what was written.
@@ -30,12 +44,12 @@ pub fn read(name: &str, text: &str) -> Result<(Config, Vec<Problem>), Vec<Proble
 /// # Errors
 ///
 /// As [`read`].
-pub fn read_both(name: &str, text: &str) -> Result<(Config, Written, Vec<Problem>), Vec<Problem>> {
+pub fn read_whole(name: &str, text: &str) -> Result<File, Vec<Problem>> {
     let document = document::Document::parse(name, text).map_err(|problem| vec![problem])?;
     let mut warnings = Vec::new();
     let written = document.decode(&mut warnings).map_err(|problem| vec![problem])?;
     let config = check::check(&document, &written, &mut warnings)?;
-    Ok((config, written, warnings))
+    Ok(File { document, written, config, warnings })
 }
 
 /// The embedded default, with objects under `data_dir`.

@@ -137,3 +137,72 @@ fn filters_match_by_strategy() {
     assert_eq!(bits("/usr/bin/wget"), 0);
     assert!(warnings[0].to_string().starts_with("qtap.yaml:4: tap.filters.groups[1]: the group `nonsense`"));
 }
+
+/// Where a text belongs, whatever is written there is one, as it is written.
+#[test]
+fn numbers_are_texts_where_texts_belong() {
+    let text = "services:\n  event_stores: [{type: otel, service_name: 1.10, environment: true, headers: {x: {type: text, value: 0x1F}}}]\n\
+        stacks:\n  2:\n    plugins:\n      - type: detect_errors\n        config: {rules: [{name: 404, trigger_status_codes: [404], trigger_contains: [0042, 1e3]}]}\n\
+        tap: {http: {stack: 2}}\n";
+    let file = read_whole("qtap.yaml", text).unwrap_or_else(|problems| panic!("{problems:?}"));
+    assert_eq!(file.warnings, []);
+    let crate::config::checked::EventStore::Otel(store) = &file.config.stores.events[0] else { panic!("a collector") };
+    assert_eq!((store.service_name.as_str(), store.environment.as_str()), ("1.10", "true"));
+    assert_eq!(store.headers, [("x".to_owned(), "0x1F".to_owned())]);
+    let rule = &file.config.stacks.stacks[0].detectors[0].0.rules[0];
+    assert_eq!((rule.name.as_str(), rule.contains.as_slice()), ("404", &["0042".to_owned(), "1e3".to_owned()][..]));
+    let shown = effective::print(&file.document, file.written).expect("printable");
+    assert!(shown.contains("name: '404'") && shown.contains("- 404\n"), "{shown}");
+    // Everything else stays as strict as it was.
+    assert!(refused("tap: {http: {stack: [2]}}\n").contains("expected a string"));
+    assert!(refused("services: {event_stores: [{type: stdout, id: {a: 1}}]}\n").contains("expected a string"));
+}
+
+#[test]
+fn of_several_documents_the_first_is_read() {
+    let text = format!("tap: {{http: {{stack: s}}}}\n{STACK}---\ntap: {{direction: sideways}}\n");
+    assert_eq!(warned(&text), "qtap.yaml:5: a second document begins here; only the first is read");
+}
+
+#[test]
+fn what_is_hardly_meant_is_named() {
+    let rule = |expr: &str| {
+        format!(
+            "stacks:\n  s:\n    plugins:\n      - type: http_capture\n        config:\n          rules:\n            - expr: {expr}\n              level: full\ntap: {{http: {{stack: s}}}}\n"
+        )
+    };
+    assert_eq!(
+        warned(&rule("http.res.staus == 500")),
+        "qtap.yaml:7: stacks.s.plugins[0].config.rules[0].expr: no transaction has the field `http.res.staus`, so what reads it has no value; did you mean `http.res.status`?"
+    );
+    assert!(warned(&rule("http.req.method == face")).contains("`face` is a hexadecimal literal here; put quotes"));
+    for known in [
+        "response.headers.x-a == 'b'",
+        "http.req.query.a == 'b'",
+        "dst.process.env.A == 'b'",
+        "src.pod.labels.app == 'b'",
+        "req.method == 'GET'",
+        "dst.ip == 47:45:54:00:11:22",
+    ] {
+        assert_eq!(warned(&rule(known)), "", "{known}");
+    }
+    let message = refused("redaction:\n  patterns: ['a*']\n");
+    assert_eq!(message, "qtap.yaml:2: redaction.patterns[0]: `a*` matches the empty text, and so everything");
+    let message = refused("services:\n  event_stores:\n    - type: otel\n      endpoint: '{{RINGTAP_NO_SUCH}}:4317'\n");
+    assert_eq!(
+        message,
+        "qtap.yaml:4: services.event_stores[0].endpoint: the environment variable `RINGTAP_NO_SUCH` is not set"
+    );
+}
+
+#[test]
+fn the_effective_configuration_hides_and_leaves_out() {
+    let text = "services:\n  event_stores: [{type: otel, protocol: http, endpoint: 'https://me:hunter2@c.example/?token=0123456789abcdef'}]\n  object_stores: [{type: disk, path: /tmp/o}]\n";
+    let file = read_whole("qtap.yaml", text).expect("accepted");
+    let shown = effective::print(&file.document, file.written).expect("printable");
+    assert!(!shown.contains("hunter2") && !shown.contains("0123456789abcdef"), "{shown}");
+    for part in ["body: 2mb", "agent: 1024mb", "json_paths: []", "flat_attributes: false"] {
+        assert!(shown.contains(part), "{part} in {shown}");
+    }
+    assert!(!shown.contains("insecure: "), "{shown}");
+}

@@ -150,7 +150,7 @@ pub struct EventStore {
     #[serde(default)]
     pub tls: Tls,
     /// `otel`: each field of an event also as an attribute of its own. Ours.
-    #[serde(default, deserialize_with = "truth", skip_serializing_if = "is_default")]
+    #[serde(default, deserialize_with = "truth")]
     #[schemars(with = "bool")]
     pub flat_attributes: bool,
     /// `axiom`.
@@ -387,16 +387,12 @@ pub struct Redaction {
     #[schemars(with = "bool")]
     pub enabled: bool,
     /// Names of more header fields.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<String>,
     /// Names of more parameters of urls and forms.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub query: Vec<String>,
     /// Places in JSON bodies, such as `$.user.ssn` or `$..pin`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub json_paths: Vec<String>,
     /// Regular expressions, for urls, header fields and bodies.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub patterns: Vec<String>,
 }
 

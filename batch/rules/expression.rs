@@ -35,9 +35,27 @@ impl Expression {
         &self.fields
     }
 
+    /// Hexadecimal literals that look like words, such as `face`: whoever writes one may have meant a text.
+    #[must_use]
+    pub fn hexadecimal_words(&self) -> Vec<&str> {
+        let mut words = Vec::new();
+        self.root.operands(&mut |operand| {
+            if let Operand::Literal(Value::Hex(_, word)) = operand
+                && !word.contains(':')
+            {
+                words.push(word.as_ref());
+            }
+        });
+        words
+    }
+
     pub(crate) fn new(root: Node, size: Size, grouping: Option<String>) -> Self {
-        let mut fields = Vec::new();
-        root.fields(&mut fields);
+        let mut fields: Vec<String> = Vec::new();
+        root.operands(&mut |operand| {
+            if let Operand::Field(name) = operand {
+                fields.push(name.clone());
+            }
+        });
         fields.sort_unstable();
         fields.dedup();
         Self { root, fields, size, grouping }
@@ -67,26 +85,27 @@ pub(crate) enum Operand {
 }
 
 impl Node {
-    fn fields(&self, to: &mut Vec<String>) {
+    /// Shows every operand.
+    fn operands<'a>(&'a self, to: &mut dyn FnMut(&'a Operand)) {
         match self {
-            Self::And(nodes) | Self::Or(nodes) => nodes.iter().for_each(|node| node.fields(to)),
-            Self::Not(node) => node.fields(to),
-            Self::Truth(operand) => operand.fields(to),
+            Self::And(nodes) | Self::Or(nodes) => nodes.iter().for_each(|node| node.operands(to)),
+            Self::Not(node) => node.operands(to),
+            Self::Truth(operand) => operand.all(to),
             Self::Compare(left, _, right) => {
-                left.fields(to);
-                right.fields(to);
+                left.all(to);
+                right.all(to);
             }
         }
     }
 }
 
 impl Operand {
-    fn fields(&self, to: &mut Vec<String>) {
+    fn all<'a>(&'a self, to: &mut dyn FnMut(&'a Operand)) {
+        to(self);
         match self {
-            Self::Literal(_) => {}
-            Self::Field(name) => to.push(name.clone()),
-            Self::Array(items) | Self::Call(_, items) => items.iter().for_each(|item| item.fields(to)),
-            Self::Macro(node) => node.fields(to),
+            Self::Literal(_) | Self::Field(_) => {}
+            Self::Array(items) | Self::Call(_, items) => items.iter().for_each(|item| item.all(to)),
+            Self::Macro(node) => node.operands(to),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The functions that expressions can call, besides macros.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, net::IpAddr};
 
 use crate::value::Value;
 
@@ -45,13 +45,21 @@ impl Function {
     }
 }
 
-/// Lower case, without the root's dot.
+/// Lower case, without a port and the root's dot.
 fn normal(domain: &str) -> String {
+    let is_port = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    let domain = match domain.split_once(':') {
+        Some((domain, port)) if is_port(port) => domain,
+        _ => domain,
+    };
     domain.strip_suffix('.').unwrap_or(domain).to_ascii_lowercase()
 }
 
 fn zone(domain: &str) -> String {
     let domain = normal(domain);
+    if domain.parse::<IpAddr>().is_ok() {
+        return domain;
+    }
     psl::domain_str(&domain).map(str::to_owned).unwrap_or(domain)
 }
 

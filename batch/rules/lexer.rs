@@ -154,7 +154,8 @@ fn word(word: &str, rest: &str) -> Option<Result<(usize, Token), String>> {
     offer(masked.len(), Cidr::parse(masked).map(|cidr| Ok(Token::Literal(Value::Cidr(cidr)))));
     offer(hex.len(), decode_hex(hex).map(|b| Ok(Token::Literal(Value::Hex(b, Cow::Owned(hex.into()))))));
     if begins_name {
-        if name.len() == word.len() && rest.starts_with('(') {
+        // `not(x)` is a negation.
+        if name.len() == word.len() && rest.starts_with('(') && keyword(name).is_none() {
             offer(name.len() + 1, Some(Ok(Token::Function(name.to_owned()))));
         }
         let field = prefix(word, |c| c.is_ascii_alphanumeric() || "_.-".contains(c));

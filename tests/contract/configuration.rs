@@ -105,11 +105,14 @@ fn a_new_configuration_is_compared_on_a_recording() -> anyhow::Result<()> {
     ensure!(code == Some(0), "{said}");
     // All but the one that stays `full`.
     ensure!(out.starts_with("5 of 6 recorded transactions would have another outcome."), "{out}");
-    ensure!(out.contains("1  capture full by `errors` → capture headers"), "{out}");
-    ensure!(
-        out.contains("GET https://httpbin.org/status/500 (500): capture full by `errors` → capture headers"),
-        "{out}"
-    );
+    let change = "capture full by `errors` to object store 0 (disk) → capture headers to object store 0 (disk)";
+    ensure!(out.contains(&format!("1  {change}")), "{out}");
+    ensure!(out.contains(&format!("GET https://httpbin.org/status/500 (500): {change}")), "{out}");
+    // Other plugins, and what is masked.
+    let issues = "plugins: [{type: detect_errors, config: {rules: [{name: bad, trigger_status_codes: [500]}]}}, ";
+    fs::write(at("new.yaml"), RULES.replace("plugins: [", issues) + "redaction: {headers: [Host]}\n")?;
+    let (_, out, _) = run(&["validate", &at("new.yaml"), "--against", &at("t.rtap"), "--than", &at("old.yaml")])?;
+    ensure!(out.contains("issue `bad`, told nobody to object store 0 (disk), masked otherwise"), "{out}");
     let (_, out, _) = run(&["validate", &at("old.yaml"), "--against", &at("t.rtap"), "--than", &at("old.yaml")])?;
     ensure!(out.starts_with("0 of 6 recorded"), "{out}");
     let (code, _, _) = run(&["validate", &at("old.yaml"), "--against", &at("none.rtap")])?;

@@ -82,6 +82,11 @@ impl Checker<'_> {
 
     fn pattern(&mut self, path: &str, text: &str) -> Option<Regex> {
         match RegexBuilder::new(text).size_limit(PATTERN_BYTES_MAX).build() {
+            // It would mask nothing, or find something at every place.
+            Ok(pattern) if pattern.is_match(b"") => {
+                self.refuse(path, format!("`{text}` matches the empty text, and so everything"));
+                None
+            }
             Ok(pattern) => Some(pattern),
             Err(error) => {
                 self.refuse(path, format!("this regular expression cannot be used: {error}"));
@@ -129,7 +134,7 @@ impl Checker<'_> {
             "report_usage" => {
                 let Some(written) = self.part::<written::ReportUsage>(&config, &plugin.config) else { return };
                 let events = self.events(&config, &written.event_store, all);
-                to.usage = Some(Usage { headers: written.headers, events });
+                to.usages.push(Usage { headers: written.headers, events });
             }
             "http_metrics" => to.metrics |= self.part::<written::HttpMetrics>(&config, &plugin.config).is_some(),
             "detect_errors" => {
@@ -146,7 +151,7 @@ impl Checker<'_> {
             }
             "llm" => {
                 let Some(written) = self.part::<written::Llm>(&config, &plugin.config) else { return };
-                to.llm = Some(self.objects(&config, &written.object_store, all));
+                to.llms.push(self.objects(&config, &written.object_store, all));
             }
             other => {
                 let known = NOT_ACTING.iter().find(|(name, _)| *name == other);

@@ -105,7 +105,7 @@ impl Checker<'_> {
             self.value(&format!("{path}.{name}"), source)
         };
         let (dataset, token) = (needed("dataset", &store.dataset), needed("token", &store.token));
-        let url = from_environment(store.url.as_deref().unwrap_or(effective::AXIOM));
+        let url = self.filled(&format!("{path}.url"), store.url.as_deref().unwrap_or(effective::AXIOM));
         self.check_address(&format!("{path}.url"), &url);
         Some(Axiom { url, dataset: dataset?, token: token? })
     }
@@ -156,7 +156,7 @@ impl Checker<'_> {
                 "certificates are always checked in this version; remove the key, or set it to false",
             );
         }
-        let endpoint = from_environment(endpoint.unwrap_or(effective::endpoint(protocol)));
+        let endpoint = self.filled(endpoint_path, endpoint.unwrap_or(effective::endpoint(protocol)));
         self.check_address(endpoint_path, &endpoint);
         let values = headers
             .iter()
@@ -170,6 +170,14 @@ impl Checker<'_> {
             tls: tls.enabled,
             flat_attributes: false,
         }
+    }
+
+    /// A text with the environment put in. What lacks a variable is refused.
+    fn filled(&mut self, path: &str, text: &str) -> String {
+        from_environment(text).unwrap_or_else(|name| {
+            self.refuse(path, format!("the environment variable `{name}` is not set"));
+            "localhost".to_owned()
+        })
     }
 
     fn check_address(&mut self, path: &str, endpoint: &str) {
@@ -199,7 +207,8 @@ impl Checker<'_> {
             self.refuse(path, "an s3 store needs a `bucket`");
             return None;
         };
-        let endpoint = from_environment(store.endpoint.as_deref().unwrap_or(effective::S3_ENDPOINT));
+        let written = store.endpoint.as_deref().unwrap_or(effective::S3_ENDPOINT);
+        let endpoint = self.filled(&format!("{path}.endpoint"), written);
         if endpoint.contains("://") {
             self.refuse(
                 &format!("{path}.endpoint"),

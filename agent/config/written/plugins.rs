@@ -1,7 +1,7 @@
 //! Plugins of a stack, as written.
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::{StoreRef, is_default, truth};
 
@@ -161,9 +161,18 @@ pub struct DetectErrors {
 #[serde(untagged)]
 pub enum NumberOrText {
     /// `500`
-    Number(f64),
+    Number(#[serde(serialize_with = "shortest")] f64),
     /// `"5xx"`, `"1.5s"`
     Text(String),
+}
+
+/// `500`, not `500.0`.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn shortest<S: Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    #[expect(clippy::cast_possible_truncation, reason = "only taken if it is the same number")]
+    let whole = *number as i64;
+    #[expect(clippy::cast_precision_loss, clippy::float_cmp, reason = "only taken if it is the same number")]
+    if whole as f64 == *number { serializer.serialize_i64(whole) } else { serializer.serialize_f64(*number) }
 }
 
 /// A rule of `detect_errors`: all conditions that it has must hold.
@@ -173,52 +182,46 @@ pub struct ErrorRule {
     /// Name of the issue.
     pub name: String,
     /// `500`, `50x`, `5xx`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub trigger_status_codes: Vec<NumberOrText>,
     /// The response has no body.
-    #[serde(deserialize_with = "truth", skip_serializing_if = "is_default")]
+    #[serde(deserialize_with = "truth")]
     #[schemars(with = "bool")]
     pub trigger_empty_body: bool,
     /// At least so slow: milliseconds, or a duration such as `1.5s`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trigger_duration: Option<NumberOrText>,
     /// Texts in the response's body.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub trigger_contains: Vec<String>,
     /// Categories of the response's content type.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub only_categories: Vec<Category>,
     /// Urls.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub only_urls: Vec<String>,
     /// Urls.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exclude_urls: Vec<String>,
     /// `key:value`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub with_tags: Vec<String>,
     /// Make an event.
-    #[serde(deserialize_with = "truth", skip_serializing_if = "is_default")]
+    #[serde(deserialize_with = "truth")]
     #[schemars(with = "bool")]
     pub report_as_issue: bool,
     /// Without effect, as in the program that this is compatible with.
-    #[serde(rename = "continue", deserialize_with = "truth", skip_serializing_if = "is_default")]
+    #[serde(rename = "continue", deserialize_with = "truth")]
     #[schemars(with = "bool")]
     pub go_on: bool,
     /// Store an object.
-    #[serde(deserialize_with = "truth", skip_serializing_if = "is_default")]
+    #[serde(deserialize_with = "truth")]
     #[schemars(with = "bool")]
     pub record_req_headers: bool,
     /// Store an object.
-    #[serde(deserialize_with = "truth", skip_serializing_if = "is_default")]
+    #[serde(deserialize_with = "truth")]
     #[schemars(with = "bool")]
     pub record_req_body: bool,
     /// Store an object.
-    #[serde(deserialize_with = "truth", skip_serializing_if = "is_default")]
+    #[serde(deserialize_with = "truth")]
     #[schemars(with = "bool")]
     pub record_res_headers: bool,
     /// Store an object.
-    #[serde(deserialize_with = "truth", skip_serializing_if = "is_default")]
+    #[serde(deserialize_with = "truth")]
     #[schemars(with = "bool")]
     pub record_res_body: bool,
 }
@@ -286,19 +289,19 @@ pub struct DlpRule {
     /// Regular expression.
     pub expression: String,
     /// Mask it in everything that leaves.
-    #[serde(deserialize_with = "truth", skip_serializing_if = "is_default")]
+    #[serde(deserialize_with = "truth")]
     #[schemars(with = "bool")]
     pub scrub: bool,
     /// Make an event.
-    #[serde(deserialize_with = "truth", skip_serializing_if = "is_default")]
+    #[serde(deserialize_with = "truth")]
     #[schemars(with = "bool")]
     pub report: bool,
     /// Store an object.
-    #[serde(deserialize_with = "truth", skip_serializing_if = "is_default")]
+    #[serde(deserialize_with = "truth")]
     #[schemars(with = "bool")]
     pub record: bool,
     /// Refused: it needs a proxy in the path, which this is not.
-    #[serde(deserialize_with = "truth", skip_serializing_if = "is_default")]
+    #[serde(deserialize_with = "truth")]
     #[schemars(with = "bool")]
     pub fail_on_detect: bool,
 }

@@ -63,6 +63,10 @@ fn request_start(bytes: &[u8]) -> Start {
         return Start::Other;
     }
     let target = &bytes[space + 1..];
+    // The same is asked of a whole line and of one that is coming.
+    if !target.first().is_none_or(|b| matches!(b, b'/' | b'*') || b.is_ascii_alphanumeric()) {
+        return Start::Other;
+    }
     match target.iter().position(u8::is_ascii_control) {
         Some(end) => {
             let line = &target[..end];
@@ -70,10 +74,7 @@ fn request_start(bytes: &[u8]) -> Start {
             let version = line.rsplit(|b| *b == b' ').next().unwrap_or_default();
             if ends_line && version.starts_with(b"HTTP/1.") { Start::Request } else { Start::Other }
         }
-        None if target.first().is_none_or(|b| matches!(b, b'/' | b'*') || b.is_ascii_alphanumeric()) => {
-            Start::Undecided
-        }
-        None => Start::Other,
+        None => Start::Undecided,
     }
 }
 
@@ -116,6 +117,7 @@ pub(crate) struct ResponseHead {
 
 /// A request head, and whether servers differ about it. `None` if it is not one.
 pub(super) fn parse_request(bytes: &[u8]) -> Option<Lenient<RequestHead>> {
+    let bytes = skip_line_ends(bytes);
     let strict = with_fields(|fields| {
         let mut request = httparse::Request::new(fields);
         let done = request.parse(bytes)?.is_complete();
@@ -135,6 +137,7 @@ fn request_head(request: &httparse::Request<'_, '_>, bytes: &[u8]) -> Option<Req
 
 /// A response head, and whether clients differ about it. `None` if it is not one.
 pub(super) fn parse_response(bytes: &[u8]) -> Option<Lenient<ResponseHead>> {
+    let bytes = skip_line_ends(bytes);
     let strict = with_fields(|fields| {
         let mut response = httparse::Response::new(fields);
         let done = response.parse(bytes)?.is_complete();
