@@ -190,16 +190,19 @@ impl Half {
     fn inflate(&mut self, mut data: &[u8], body: &mut Body, room: usize) {
         let Some(inflate) = &mut self.inflate else { return };
         let mut plain = vec![0; 16 << 10];
-        while !data.is_empty() && body.cut.is_none() {
+        // What did not fit into the buffer is still in there when all has been read.
+        let mut full = false;
+        while (full || !data.is_empty()) && body.cut.is_none() {
             let (read, written) = (inflate.total_in(), inflate.total_out());
             let status = inflate.decompress(data, &mut plain, FlushDecompress::Sync);
             let read = usize::try_from(inflate.total_in() - read).unwrap_or(0);
             let written = usize::try_from(inflate.total_out() - written).unwrap_or(0);
             keep(&plain[..written], body, room);
             data = &data[read..];
+            full = written == plain.len();
             match status {
                 Ok(Status::StreamEnd) => inflate.reset(false),
-                Ok(_) if read + written > 0 => {}
+                Ok(_) if read + written > 0 || data.is_empty() => {}
                 // What comes next refers to what could not be read.
                 _ => {
                     body.holed = true;

@@ -207,6 +207,19 @@ fn held_answers_keep_their_order() {
     }
 }
 
+/// Also one whose records hold nothing but ends of lines.
+#[test]
+fn held_answers_are_whole() {
+    let answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    let mut run = Run::client();
+    for byte in answer {
+        run.feed(&[Res(std::slice::from_ref(byte))]);
+    }
+    run.feed(&[Req(GET)]);
+    let body = &run.out[0].response.as_ref().expect("it is answered").body;
+    assert_eq!((body.bytes.as_slice(), body.complete), (&b"\r\nabc"[..], true));
+}
+
 /// An upload whose exchange was given up does not block the requests after it.
 #[test]
 fn a_given_up_upload_ends_without_harm() {

@@ -19,7 +19,8 @@ impl Http1 {
         }
         while !bytes.is_empty() && !self.over {
             if self.response.is_between_messages() && !self.has_unanswered() && !self.orphan {
-                if head::skip_line_ends(bytes).is_empty() {
+                // Line ends in front of a message mean nothing; inside of one that is held they do.
+                if self.held.is_empty() && head::skip_line_ends(bytes).is_empty() {
                     return;
                 }
                 if self.request.lost || self.response.lost {

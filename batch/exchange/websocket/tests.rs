@@ -119,6 +119,29 @@ fn compressed_messages_are_inflated() {
     assert!(messages.listed[1].wire < messages.listed[0].wire, "{messages:?}");
 }
 
+/// Few bytes can stand for many: none of them waits for the next message.
+#[test]
+fn long_messages_are_inflated_whole() {
+    let mut coder = Compress::new(Compression::best(), false);
+    let mut deflate = |text: &[u8]| {
+        let mut out = Vec::with_capacity(1024);
+        coder.compress_vec(text, &mut out, FlushCompress::Sync).expect("room");
+        out.truncate(out.len() - DEFLATE_TAIL.len());
+        out
+    };
+    let (long, short) = (vec![b'x'; 100_000], b"short".to_vec());
+    let wire = [frame(0xc1, None, &deflate(&long)), frame(0xc1, None, &deflate(&short))].concat();
+    for cut in [0, 5, 20, wire.len() - 1] {
+        let parts = [(Direction::Received, &wire[..cut]), (Direction::Received, &wire[cut..])];
+        let out = run(&[&[(Direction::Sent, ASK), (Direction::Received, DEFLATED)][..], &parts].concat());
+        let response = out[0].response.as_ref().expect("a response");
+        assert!(response.body.bytes == [&long[..], &short].concat(), "cut at {cut}: {}", response.body.bytes.len());
+        let lengths: Vec<u64> =
+            out[0].messages(Part::Response).expect("messages").listed.iter().map(|m| m.len).collect();
+        assert_eq!(lengths, [100_000, 5]);
+    }
+}
+
 /// What inflates without end is cut where bodies are.
 #[test]
 fn bombs_are_cut() {
