@@ -208,6 +208,26 @@ fn held_answers_keep_their_order() {
 }
 
 /// Also one whose records hold nothing but ends of lines.
+/// Whatever the records, a server that does not begin with a status line before it was asked is not taken for one of
+/// HTTP.
+#[test]
+fn what_comes_first_from_a_server_is_a_status_line() {
+    for (first, spoken) in
+        [("HTTP/1.1 200 OK\r\n", Protocol::Http1), ("h\r", Protocol::Other), ("GET / ", Protocol::Other)]
+    {
+        for cut in 0..=first.len() {
+            let mut connection = Connection::new(Limits::default(), Some(Role::Client), false);
+            let mut out: Vec<Exchange> = Vec::new();
+            let (head, rest) = first.as_bytes().split_at(cut);
+            connection.data(Direction::Sent, 0, b"GET / HT", 1, &mut out);
+            connection.data(Direction::Received, 0, head, 2, &mut out);
+            connection.data(Direction::Received, cut as u64, rest, 3, &mut out);
+            connection.data(Direction::Sent, 8, b"TP/1.1\r\n\r\n", 4, &mut out);
+            assert_eq!(connection.protocol(), spoken, "{first:?} cut at {cut}");
+        }
+    }
+}
+
 #[test]
 fn held_answers_are_whole() {
     let answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n\r\n\r\n3\r\nabc\r\n0\r\n\r\n";

@@ -18,6 +18,7 @@ pub(crate) enum Start {
     Other,
 }
 
+const RESPONSE_START: &[u8] = b"HTTP/1.";
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 const METHOD_MAX: usize = 32;
 
@@ -42,7 +43,7 @@ pub(crate) fn start_of(bytes: &[u8]) -> Start {
     if bytes.is_empty() {
         return Start::Undecided;
     }
-    for (pattern, start) in [(&b"HTTP/1."[..], Start::Response), (HTTP2_PREFACE, Start::Http2)] {
+    for (pattern, start) in [(&RESPONSE_START[..], Start::Response), (HTTP2_PREFACE, Start::Http2)] {
         if bytes.starts_with(pattern) {
             return start;
         }
@@ -51,6 +52,11 @@ pub(crate) fn start_of(bytes: &[u8]) -> Start {
         }
     }
     request_start(bytes)
+}
+
+/// Whether a response may begin so, as far as it is there.
+pub(crate) fn may_begin_response<'b>(bytes: impl Iterator<Item = &'b u8>) -> bool {
+    bytes.skip_while(|byte| matches!(byte, b'\r' | b'\n')).zip(RESPONSE_START).all(|(byte, expected)| byte == expected)
 }
 
 /// `METHOD target HTTP/1.x`, as far as it is there.

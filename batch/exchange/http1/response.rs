@@ -4,7 +4,7 @@ use super::{
     Held, Http1,
     body::{self, Fed},
     half::State,
-    head::{self, Start},
+    head,
 };
 use crate::{
     exchange::{Cause, Damage, Observer, Part, Response},
@@ -85,8 +85,7 @@ impl Http1 {
 
     /// A response came before its request: another thread of the process was faster with its record.
     pub(super) fn hold(&mut self, bytes: &[u8]) {
-        let fresh = self.held.is_empty();
-        if fresh && !matches!(head::start_of(bytes), Start::Response | Start::Undecided) {
+        if !self.may_begin_held(bytes) {
             // A server that speaks first does not speak HTTP.
             self.over |= !self.certain;
             self.lose_place(Part::Response, Cause::Malformed);
@@ -102,6 +101,16 @@ impl Http1 {
         self.held_bytes += bytes.len();
         let held = Held { time: self.now.time, bytes: bytes.to_vec() };
         if self.replaying { self.held.push_front(held) } else { self.held.push_back(held) }
+    }
+
+    /// Whether what is held, with these bytes, may be the beginning of a response.
+    fn may_begin_held(&self, bytes: &[u8]) -> bool {
+        let held = self.held.iter().flat_map(|held| &held.bytes);
+        if self.replaying {
+            head::may_begin_response(bytes.iter().chain(held))
+        } else {
+            head::may_begin_response(held.chain(bytes))
+        }
     }
 
     pub(super) fn begin_response(&mut self, parsed: head::ResponseHead, odd: bool, out: &mut dyn Observer) {
