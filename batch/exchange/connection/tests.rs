@@ -240,6 +240,17 @@ fn held_answers_are_whole() {
     assert_eq!((body.bytes.as_slice(), body.complete), (&b"\r\nabc"[..], true));
 }
 
+/// The answer to a request for an upgrade was there before it: what stands behind the request in its record is not lost.
+#[test]
+fn what_follows_a_request_for_an_upgrade_is_read_when_the_answer_was_held() {
+    let head = "GET /chat HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+    let mut run = Run::client();
+    run.feed(&[Res(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")]);
+    run.feed(&[Req(&[head.as_bytes(), b"\x81\x85\0\0\0\0hello"].concat()), Req(b"\x88\x80\0\0\0\0")]);
+    run.feed(&[Res(b"\x88\x00")]);
+    assert_eq!(run.out[0].request.body.bytes, b"hello");
+}
+
 /// An upload whose exchange was given up does not block the requests after it.
 #[test]
 fn a_given_up_upload_ends_without_harm() {

@@ -43,7 +43,7 @@ pub(crate) fn start_of(bytes: &[u8]) -> Start {
     if bytes.is_empty() {
         return Start::Undecided;
     }
-    for (pattern, start) in [(&RESPONSE_START[..], Start::Response), (HTTP2_PREFACE, Start::Http2)] {
+    for (pattern, start) in [(RESPONSE_START, Start::Response), (HTTP2_PREFACE, Start::Http2)] {
         if bytes.starts_with(pattern) {
             return start;
         }

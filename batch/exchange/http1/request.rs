@@ -47,6 +47,10 @@ impl Http1 {
                 },
             }
         }
+        if let Some(upgrade) = &mut self.upgrade {
+            // The answer was there before its request; the rest of this record is for what follows.
+            upgrade.requests.extend_from_slice(bytes);
+        }
     }
 
     /// A head is complete: the exchange begins.
