@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Method, Request, Response, StatusCode, body::Incoming, header, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use ringtap_batch::{budget::Memory, ledger::Ledger, ring::abi::Counters};
+use ringtap_batch::{blind::Spot, budget::Memory, ledger::Ledger, ring::abi::Counters};
 use tokio::{net::TcpListener, sync::Semaphore};
 
 use crate::{metrics::Metrics, reload::ActingStacks};
@@ -101,8 +101,22 @@ impl Told {
         for (name, n) in [("kept", self.memory.kept()), ("budget", self.memory.budget())] {
             let _ = write!(text, "# TYPE ringtap_memory_{name}_bytes gauge\nringtap_memory_{name}_bytes {n}\n");
         }
+        self.blind(&mut text);
         self.rules(&mut text);
         text
+    }
+
+    /// What could not be read, by program.
+    fn blind(&self, text: &mut String) {
+        let all = self.ledger.blind.all();
+        for name in ["connections", "bytes"] {
+            let _ = writeln!(text, "# TYPE ringtap_blind_{name}_total counter");
+            for (spot, exe, amount) in all.iter().filter(|(spot, ..)| name == "bytes" || *spot == Spot::Tls) {
+                let n = if name == "bytes" { amount.bytes } else { amount.connections };
+                let labels = format!("kind=\"{}\",exe=\"{}\"", spot.as_str(), escaped(exe));
+                let _ = writeln!(text, "ringtap_blind_{name}_total{{{labels}}} {n}");
+            }
+        }
     }
 
     /// Counts of each rule. Those of a configuration begin anew when it is reloaded.

@@ -14,8 +14,10 @@ use std::{
 use anyhow::Context as _;
 use arrow_array::RecordBatch;
 use ringtap_batch::{
+    blind::Spot,
     clock::WallOffset,
     ledger::Ledger,
+    process::Processes as _,
     ring::{
         Reader, RingStats, WakeFlags,
         abi::{Counters, LostEnd},
@@ -114,6 +116,7 @@ impl Live {
             target,
             slot,
             maps,
+            processes: processes.clone(),
             ledger,
             counted,
             wall,
@@ -164,6 +167,7 @@ struct Capture {
     /// Where another configuration is handed over.
     slot: Slot,
     maps: StreamMaps,
+    processes: Arc<ProcessTable>,
     ledger: Arc<Ledger>,
     /// What the programs counted, for whoever asks.
     counted: Arc<RwLock<Counters>>,
@@ -276,6 +280,11 @@ impl Capture {
         ledger.bytes_borrowed.raise_to(sum(|s| s.leased_bytes));
         ledger.bytes_copied.raise_to(sum(|s| s.copied_bytes));
         ledger.records_unreadable.raise_to(sum(|s| s.malformed));
+        for (tgid, bytes) in self.maps.take_quic() {
+            let process = self.processes.get(tgid);
+            let exe = process.as_deref().map_or("", |process| process.exe.as_str());
+            self.ledger.blind.add(Spot::Http3, exe, 0, bytes);
+        }
     }
 }
 

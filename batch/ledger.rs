@@ -11,12 +11,19 @@ use std::{
 
 use ringtap_ring::abi::Counters;
 
+use crate::blind::{Blind, Spot};
+
+/// Programs that the table names.
+const BLIND_SHOWN: usize = 5;
+
 macro_rules! ledger {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// Counts of the agent, shared by all its threads.
         #[derive(Debug, Default)]
         pub struct Ledger {
             $($(#[$doc])* pub $name: Count,)*
+            /// What could not be read.
+            pub blind: Blind,
         }
 
         impl Ledger {
@@ -224,9 +231,26 @@ impl Ledger {
                 let _ = writeln!(text, "  {n} {what}");
             }
         }
+        self.show_blind(&mut text);
         let verdict =
             self.balance(kernel).map_or_else(|faults| format!("NOT BALANCED: {faults}"), |()| "balanced\n".into());
         text + "  " + &verdict
+    }
+
+    /// The programs of which most could not be read.
+    fn show_blind(&self, text: &mut String) {
+        let mut all = self.blind.all();
+        all.sort_by_key(|(.., amount)| std::cmp::Reverse(amount.bytes));
+        for (spot, exe, amount) in all.iter().take(BLIND_SHOWN) {
+            let what = match spot {
+                Spot::Tls => format!("not readable: {} TLS connections", amount.connections),
+                Spot::Http3 => "not decoded: HTTP/3".to_owned(),
+            };
+            let _ = writeln!(text, "  {what} of {exe}, {} bytes", amount.bytes);
+        }
+        if all.len() > BLIND_SHOWN {
+            let _ = writeln!(text, "  and of {} more programs", all.len() - BLIND_SHOWN);
+        }
     }
 }
 

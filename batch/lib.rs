@@ -11,6 +11,7 @@
 //! - What is not delivered is counted in the [`ledger`], by cause.
 #![forbid(unsafe_code)]
 
+pub mod blind;
 pub mod budget;
 pub mod capture;
 pub mod clock;

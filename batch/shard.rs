@@ -10,6 +10,7 @@ use ringtap_ring::{
 };
 
 use crate::{
+    blind::Spot,
     budget::{Budgets, Memory},
     clock::WallOffset,
     coding::{Plain, plain},
@@ -358,6 +359,11 @@ impl Shard {
         if self.context.report_connections && connection.is_wanted(self.context.wanted) {
             let report = report_of(&self.context, &connection, connection.parts, true, self.wall);
             self.reports.push(&report.cells());
+        }
+        if connection.is_unreadable() && connection.is_wanted(self.context.wanted) {
+            let exe = connection.process.as_deref().map_or("", |process| process.exe.as_str());
+            let moved = connection.closed.map_or(connection.bytes, |(_, totals)| totals.socket);
+            self.context.ledger.blind.add(Spot::Tls, exe, 1, moved[0].saturating_add(moved[1]));
         }
         self.ended.extend(connection.skipped_streams(id));
     }

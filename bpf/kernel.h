@@ -134,6 +134,7 @@ enum {
 #define IPPROTO_TCP 6
 #define IPPROTO_UDP 17
 #define PORT_DNS 53
+#define PORT_HTTPS 443
 #define S_IFMT 0170000
 #define S_IFSOCK 0140000
 #define PROT_EXEC 4

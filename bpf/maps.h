@@ -151,6 +151,14 @@ struct {
 	__type(value, __u32);
 } excluded SEC(".maps");
 
+/* By process: bytes of UDP at port 443. Written here, read by user space; least recently used ones go, as old as they are. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, __u64);
+} quic_bytes SEC(".maps");
+
 /* Files that were reported to user space; a file is looked at once. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

@@ -380,6 +380,8 @@ enum io_mode { IO_PAYLOAD, IO_DISCARDED, IO_SENDFILE, IO_FAULT };
 #define HOW_MODE(how) (((how) >> 1) & 3)
 /* The address in the call is a name server's. */
 #define HOW_TO_DNS (1 << 3)
+/* It is that of a server for HTTP/3, by its port. */
+#define HOW_TO_QUIC (1 << 4)
 
 static __always_inline struct connection *connection_at(struct sock *sk, __u32 len, __u32 direction)
 {
@@ -424,16 +426,19 @@ static __always_inline int is_ciphertext(struct sock *sk, struct connection *c, 
 	return 1;
 }
 
-/* Whether an address that a program gave, or was given, is a name server's. */
+/* Whose address a program gave, or was given: a name server's, or that of a server for HTTP/3. */
 static __always_inline __u32 how_of_address(__u64 address)
 {
 	struct {
 		__u16 family, port;
 	} a = {};
 
-	if (!address || bpf_probe_read_user(&a, sizeof(a), (void *)address))
+	if (!address || bpf_probe_read_user(&a, sizeof(a), (void *)address) ||
+	    (a.family != AF_INET && a.family != AF_INET6))
 		return 0;
-	return (a.family == AF_INET || a.family == AF_INET6) && a.port == __builtin_bswap16(PORT_DNS) ? HOW_TO_DNS : 0;
+	return a.port == __builtin_bswap16(PORT_DNS)   ? HOW_TO_DNS :
+	       a.port == __builtin_bswap16(PORT_HTTPS) ? HOW_TO_QUIC :
+							 0;
 }
 
 /* A UDP socket whose other end is a name server. */
@@ -441,6 +446,23 @@ static __always_inline int is_dns_socket(struct sock *sk)
 {
 	return BPF_CORE_READ(sk, sk_protocol) == IPPROTO_UDP &&
 	       BPF_CORE_READ(sk, __sk_common.skc_dport) == __builtin_bswap16(PORT_DNS);
+}
+
+/* Counts datagrams that are HTTP/3 by their port, on either side: they are not decoded, and that is told. */
+static __always_inline void count_quic(struct sock *sk, __u32 len, __u32 how)
+{
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	__u64 first = len, *bytes;
+
+	if (BPF_CORE_READ(sk, sk_protocol) != IPPROTO_UDP ||
+	    (!(how & HOW_TO_QUIC) && BPF_CORE_READ(sk, __sk_common.skc_num) != PORT_HTTPS &&
+	     BPF_CORE_READ(sk, __sk_common.skc_dport) != __builtin_bswap16(PORT_HTTPS)))
+		return;
+	bytes = bpf_map_lookup_elem(&quic_bytes, &tgid);
+	if (bytes)
+		__sync_fetch_and_add(bytes, len);
+	else
+		bpf_map_update_elem(&quic_bytes, &tgid, &first, BPF_ANY);
 }
 
 /* Both ends of a socket to a name server, for user space to report. A function of its own for its room on the stack. */
@@ -491,8 +513,10 @@ __noinline int handle_io(int fd, __u64 buffer, __u32 len, __u32 vectors, __u32 h
 		return 0;
 	if (BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP) {
 		id = begin_datagram(sk, len, how);
-		if (!id)
+		if (!id) {
+			count_quic(sk, len, how);
 			return 0;
+		}
 		offset = 0;
 		mode = IO_PAYLOAD;
 		flags = RT_F_DATAGRAM;
@@ -542,6 +566,13 @@ emit:
 	return 0;
 }
 
+static __always_inline __u32 how_of_message(__u64 message)
+{
+	struct user_msghdr m;
+
+	return bpf_probe_read_user(&m, sizeof(m), (void *)message) ? 0 : how_of_address(m.name);
+}
+
 /* sendmsg and recvmsg, and each message of their plural forms. */
 __noinline int handle_message(int fd, __u64 message, __u32 len, __u32 how)
 {
@@ -581,9 +612,14 @@ __noinline int handle_messages(int fd, __u64 messages, __u32 count, __u32 how)
 	__u64 key = (__u64)sk, offset = 0;
 	struct connection *c;
 
-	/* Those that move streams of datagrams pay for no more than this. */
-	if (!sk || (BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP && !is_dns_socket(sk)))
+	if (!sk)
 		return 0;
+	/* Those that move streams of datagrams pay for no more than this. */
+	if (BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP && !is_dns_socket(sk)) {
+		how |= how_of_message(messages);
+		count_quic(sk, total_len(messages, count), how);
+		return 0;
+	}
 	total = total_len(messages, count);
 	c = bpf_map_lookup_elem(&connections, &key);
 	if (c) {

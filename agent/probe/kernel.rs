@@ -107,6 +107,9 @@ pub struct StreamMaps {
     skip: HashMap<MapData, [u8; 16], u64>,
     counters: PerCpuArray<MapData, [u64; size_of::<Counters>() / 8]>,
     lost_ends: HashMap<MapData, u64, [u64; size_of::<LostEnd>() / 8]>,
+    quic: HashMap<MapData, u32, u64>,
+    /// What was read of it last.
+    quic_known: std::collections::HashMap<u32, u64>,
 }
 
 /// Excludes processes.
@@ -272,6 +275,8 @@ impl Kernel {
             skip: self.take("skip_until")?.try_into()?,
             counters: self.take("counters")?.try_into()?,
             lost_ends: self.take("lost_ends")?.try_into()?,
+            quic: self.take("quic_bytes")?.try_into()?,
+            quic_known: std::collections::HashMap::new(),
         })
     }
 
@@ -322,6 +327,19 @@ impl StreamMaps {
         }
         let end = |words: [u64; size_of::<LostEnd>() / 8]| LostEnd::read_from_bytes(words.as_bytes()).ok();
         found.into_iter().filter_map(|(conn, words)| Some((conn, end(words)?))).collect()
+    }
+
+    /// Processes that have moved datagrams at the port of HTTP/3 since the last call, and how many bytes.
+    pub fn take_quic(&mut self) -> Vec<(u32, u64)> {
+        let found: std::collections::HashMap<u32, u64> = self.quic.iter().filter_map(Result::ok).collect();
+        let more = |(tgid, bytes): (&u32, &u64)| {
+            // Less than before: the entry was pushed out, and began anew.
+            let known = self.quic_known.get(tgid).filter(|known| *known <= bytes);
+            Some((*tgid, bytes - known.unwrap_or(&0))).filter(|(_, more)| *more > 0)
+        };
+        let moved = found.iter().filter_map(more).collect();
+        self.quic_known = found;
+        moved
     }
 
     /// What the programs counted so far.

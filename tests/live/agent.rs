@@ -128,7 +128,7 @@ impl Agent {
         Ok(String::from_utf8_lossy(&fs::read(self.folder.path().join(name))?).into_owned())
     }
 
-    /// Stops its threads until the value is dropped: the consumer of the rings sleeps while the programs write.
+    /// Waits until the disk store has so many objects.
     pub fn wait_for_objects(&self, expected: usize) -> anyhow::Result<()> {
         let begun = Instant::now();
         loop {
@@ -146,6 +146,7 @@ impl Agent {
         }
     }
 
+    /// Stops its threads until the value is dropped: the consumer of the rings sleeps while the programs write.
     pub fn pause(&self) -> anyhow::Result<Paused> {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, Signal::STOP)?;

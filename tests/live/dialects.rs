@@ -13,7 +13,7 @@ use crate::{
     agent::{Agent, Finished, config},
     need_root,
     programs::{Server, certificate, free_port, nginx_http2, program, serve, tool},
-    truth::{body, captured, compare, files, sha1},
+    truth::{body, captured, compare, events, files, sha1},
 };
 
 /// Runs a program of the tests, with the Python that has what it needs.
@@ -44,13 +44,6 @@ fn objects(finished: &Finished) -> anyhow::Result<Vec<Value>> {
         Ok(serde_json::from_slice(&bytes)?)
     };
     files(&finished.objects()?)?.into_iter().map(read).collect()
-}
-
-/// The events of a type that the agent printed.
-fn events(finished: &Finished, kind: &str) -> anyhow::Result<Vec<Value>> {
-    let lines = finished.stdout.lines().filter(|line| line.starts_with('{'));
-    let all = lines.map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
-    Ok(all.into_iter().filter(|line| line["type"] == kind).map(|line| line["item"].clone()).collect())
 }
 
 /// Each request of the client is in the store once, byte for byte, and came in HTTP/2.

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod blind;
 mod capture;
 mod delivery;
 mod dialects;

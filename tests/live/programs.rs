@@ -51,14 +51,23 @@ pub fn tool(name: &str) -> Option<PathBuf> {
 }
 
 /// Starts a server and waits until its port answers.
-pub fn serve(mut command: Command, port: u16, folder: Option<TempDir>) -> anyhow::Result<Server> {
+pub fn serve(command: Command, port: u16, folder: Option<TempDir>) -> anyhow::Result<Server> {
+    start(command, ("127.0.0.1", port), folder)
+}
+
+/// The same at another address of loopback.
+pub fn serve_at(command: Command, address: &str, port: u16) -> anyhow::Result<Server> {
+    start(command, (address, port), None)
+}
+
+fn start(mut command: Command, (address, port): (&str, u16), folder: Option<TempDir>) -> anyhow::Result<Server> {
     let quiet = std::env::var_os("RINGTAP_TEST_VERBOSE").is_none();
     let output = || if quiet { Stdio::null() } else { Stdio::inherit() };
     let child =
         command.stdin(Stdio::null()).stdout(output()).stderr(output()).spawn().context("cannot start a server")?;
     let mut server = Server { child, port, _folder: folder };
     let begun = Instant::now();
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+    while TcpStream::connect((address, port)).is_err() {
         if begun.elapsed() > Duration::from_secs(30) || server.child.try_wait()?.is_some() {
             bail!("{command:?} did not start");
         }

@@ -7,6 +7,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
 use sha1::{Digest as _, Sha1};
 
+use crate::agent::Finished;
+
 pub fn sha1(bytes: &[u8]) -> String {
     Sha1::digest(bytes).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
@@ -68,4 +70,11 @@ pub fn compare(client: &str, captured: &Captured) -> anyhow::Result<usize> {
     }
     ensure!(captured.len() == count, "{} requests captured, {count} sent", captured.len());
     Ok(count)
+}
+
+/// The events of a type that the agent printed.
+pub fn events(finished: &Finished, kind: &str) -> anyhow::Result<Vec<Value>> {
+    let lines = finished.stdout.lines().filter(|line| line.starts_with('{'));
+    let all = lines.map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
+    Ok(all.into_iter().filter(|line| line["type"] == kind).map(|line| line["item"].clone()).collect())
 }
