@@ -12,6 +12,8 @@ use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+pub use crate::tools::{program, tool};
+
 /// A process that ends with the value.
 pub struct Server {
     child: Child,
@@ -36,18 +38,6 @@ impl Drop for Server {
 /// A port that was free a moment ago.
 pub fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
-pub fn program(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(name)
-}
-
-/// A tool that `./dev` installs into the project's own folder; `None` if it is not there.
-pub fn tool(name: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os("RINGTAP_TOOLS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/tools"), PathBuf::from);
-    let candidates = [folder.join("bin").join(name), folder.join(name)];
-    candidates.into_iter().find(|path| path.exists())
 }
 
 /// Starts a server and waits until its port answers.

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use ringtap_exchange::{Cause, Connection, Direction, Exchange, Limits, Role};
 
+mod hpack;
 mod talk;
+#[path = "../common/tools.rs"]
+mod tools;
 
 use talk::{Meant, Write};
 
