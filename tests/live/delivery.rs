@@ -25,7 +25,7 @@ macro_rules! need_tool {
             Some(path) => path,
             None => {
                 let name = std::thread::current().name().unwrap_or_default().to_owned();
-                crate::skip(&name, concat!($name, " is not installed; ./dev test installs it"));
+                crate::tools::skip(&name, concat!($name, " is not installed; ./dev test installs it"));
                 return Ok(());
             }
         }

@@ -184,7 +184,7 @@ fn a_full_disk_is_counted() -> anyhow::Result<()> {
     need_root!();
     let server = python_server(false)?;
     let Some(disk) = SmallDisk::mount("256k")? else {
-        crate::skip("a_full_disk_is_counted", "no file system can be mounted here");
+        crate::tools::skip("a_full_disk_is_counted", "no file system can be mounted here");
         return Ok(());
     };
     fill(&server, disk.path())

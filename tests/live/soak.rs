@@ -31,7 +31,7 @@ const KEPT_ALIVE: u64 = 100_000;
 fn faults_leave_a_balanced_ledger() -> anyhow::Result<()> {
     need_root!();
     let Some(disk) = SmallDisk::mount("1m")? else {
-        crate::skip("faults_leave_a_balanced_ledger", "no file system can be mounted here");
+        crate::tools::skip("faults_leave_a_balanced_ledger", "no file system can be mounted here");
         return Ok(());
     };
     soak(&nginx(false, false)?, disk.path())
