@@ -1,6 +1,6 @@
 //! What the targets for connections share: an input as a script of records, and what must hold of any script.
 
-use ringtap_exchange::{Cause, Connection, Direction, Exchange, Limits, Role};
+use ringtap_exchange::{Cause, Connection, Direction, Exchange, Limits, Part, Role};
 
 /// Memory that one connection may keep in these limits, all told.
 const KEPT_MAX: usize = 4 << 20;
@@ -68,10 +68,12 @@ pub fn run(mut connection: Connection, before: &[Piece<'_>], pieces: &[Piece<'_>
     (out, certain)
 }
 
-/// What an exchange says, but for the places of its marks: they are those of records.
+/// What an exchange says, but for the places of its marks: they are those of records, and two marks at one place are one.
 fn told(exchanges: &[Exchange]) -> Vec<String> {
     let line = |e: &Exchange| {
-        let causes: Vec<&str> = e.damage.iter().map(|d| d.cause.as_str()).collect();
+        let mut causes: Vec<(&str, bool)> = e.damage.iter().map(|d| (d.cause.as_str(), d.part == Part::Response)).collect();
+        causes.sort_unstable();
+        causes.dedup();
         format!("{:?} {:?} {:?} {causes:?} {} {:?}", e.request, e.response, e.times, e.closed_early, e.messages)
     };
     exchanges.iter().map(line).collect()
