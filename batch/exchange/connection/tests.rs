@@ -246,9 +246,12 @@ fn what_follows_a_request_for_an_upgrade_is_read_when_the_answer_was_held() {
     let head = "GET /chat HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
     let mut run = Run::client();
     run.feed(&[Res(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")]);
+    // And so is what the server said in records of their own.
+    run.feed(&[Res(b"\x81\x02hi"), Res(b"\x81\x02ho")]);
     run.feed(&[Req(&[head.as_bytes(), b"\x81\x85\0\0\0\0hello"].concat()), Req(b"\x88\x80\0\0\0\0")]);
     run.feed(&[Res(b"\x88\x00")]);
     assert_eq!(run.out[0].request.body.bytes, b"hello");
+    assert_eq!(run.out[0].response.as_ref().expect("it is answered").body.bytes, b"hiho");
 }
 
 /// An upload whose exchange was given up does not block the requests after it.

@@ -66,7 +66,7 @@ impl Http1 {
     pub(super) fn feed_held(&mut self, orphaned: bool, out: &mut dyn Observer) {
         self.replaying = true;
         let time = self.now.time;
-        while (orphaned || self.upgrade.is_some() || self.has_unanswered()) && !self.over {
+        while self.upgrade.is_some() || ((orphaned || self.has_unanswered()) && !self.over) {
             let Some(held) = self.held.pop_front() else { break };
             self.held_bytes -= held.bytes.len();
             self.now.time = held.time;
