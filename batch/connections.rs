@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use ringtap_exchange::{Connection as Streams, Direction, Exchange, Hello, Limits, Protocol, Role, dns};
-use ringtap_ring::abi::{Endpoints, Stream, Totals, exclude, wanted};
+use ringtap_ring::abi::{Endpoints, Library, Stream, Totals, exclude, wanted};
 
 use crate::process::Process;
 
@@ -62,6 +62,8 @@ pub(crate) struct Connection {
     pub(crate) host: Option<String>,
     /// What a name server has answered for the other end's address, when the connection was made.
     pub(crate) answered: Option<String>,
+    /// Who handed out the plaintext.
+    pub(crate) library: Option<Library>,
     /// Datagrams, not streams.
     pub(crate) datagrams: bool,
     /// Reports so far, and when the next one is due.
@@ -87,6 +89,7 @@ impl Connection {
             bytes: [0; 2],
             host: None,
             answered: None,
+            library: None,
             datagrams: false,
             parts: 0,
             report_ns: now_ns.saturating_add(FIRST_REPORT_NS),

@@ -144,7 +144,7 @@ fn cells<'a>(t: &Transactions<'a>, row: usize, one: &'a Match<'_>) -> Vec<Cell<'
         Cell::Text(t.connection_id.value(row)),
         Cell::Text(t.endpoint_id.value(row)),
         Cell::Text(t.request_id.value(row)),
-        if t.tls.value(row) { Cell::Texts(vec!["openssl".into()]) } else { Cell::Null },
+        t.tls_probes(row),
         Cell::Texts(t.tags_of(row).map(str::to_owned).collect()),
         Cell::Time(t.end_ns.value(row)),
         Cell::Text(one.label),

@@ -240,7 +240,7 @@ fn cells<'a>(t: &Transactions<'a>, row: usize, name: &'a str, triggers: Vec<Trig
         Cell::Text(t.connection_id.value(row)),
         Cell::Text(t.endpoint_id.value(row)),
         Cell::Text(t.request_id.value(row)),
-        if t.tls.value(row) { Cell::Texts(vec!["openssl".into()]) } else { Cell::Null },
+        t.tls_probes(row),
         Cell::Texts(t.tags_of(row).map(str::to_owned).collect()),
         Cell::Time(t.end_ns.value(row)),
         Cell::Text(t.direction.value(row)),

@@ -13,7 +13,7 @@ use arrow_array::{
     types::{Float64Type, Int64Type, TimestampNanosecondType},
 };
 use arrow_schema::{DataType, Field, Schema};
-use ringtap_ring::abi::Endpoints;
+use ringtap_ring::abi::{Endpoints, Library};
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
 
 use crate::{clock::rfc3339, process::Process};
@@ -332,7 +332,7 @@ pub(crate) struct ConnectionReport<'a> {
     pub(crate) finalized: bool,
     pub(crate) direction: &'a str,
     pub(crate) l7_protocol: &'a str,
-    pub(crate) tls: bool,
+    pub(crate) library: Option<Library>,
     /// 1.2, 1.3.
     pub(crate) tls_version: Option<f64>,
     pub(crate) datagrams: bool,
@@ -401,14 +401,13 @@ impl ConnectionReport<'_> {
         let mut remote = vec![Cell::Null; local.len()];
         remote[0] = remote_address;
         let (source, destination) = if self.server { (remote, local) } else { (local, remote) };
-        let one = |text: &str| if text.is_empty() { Cell::Null } else { Cell::Texts(vec![text.to_owned()]) };
         let count = |n: u64| {
             if self.finalized { Cell::Int(i64::try_from(n).unwrap_or(i64::MAX)) } else { Cell::Null }
         };
         let mut cells = vec![
             Cell::Text(self.connection_id),
             Cell::Text(&self.endpoint_id),
-            if self.tls { one("openssl") } else { Cell::Null },
+            self.library.map_or(Cell::Null, |library| Cell::Texts(vec![library.as_str().to_owned()])),
             Cell::Texts(self.tags.clone()),
             Cell::Bool(self.finalized),
             Cell::Int(self.part),

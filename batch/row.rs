@@ -1,6 +1,7 @@
 //! From an exchange and its connection to a row of the transactions batch.
 
 use ringtap_exchange::{Body, Cut, Exchange, Part, Role, Version};
+use ringtap_ring::abi::Library;
 
 use crate::{
     clock::WallOffset,
@@ -55,6 +56,7 @@ impl NewRow<'_> {
         to.socket.append_value(c.socket.as_str());
         to.phase.append_value(self.phase.as_str());
         to.tls.append_value(self.tls);
+        to.tls_library.append_option(c.library.filter(|_| self.tls).map(Library::as_str));
         let hello = c.tls();
         to.tls_version.append_option(hello.and_then(|hello| hello.version));
         to.tls_sni.append_option(hello.and_then(|hello| hello.sni.as_deref()));

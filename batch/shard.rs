@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use ringtap_exchange::{Cause, Direction, Exchange, Limits, Observer, Part, Role, dns::Answer};
 use ringtap_ring::{
-    abi::{Endpoints, Kind, Stream, Totals, flag, shard_of},
+    abi::{Endpoints, Kind, Library, Stream, Totals, flag, shard_of},
     records::{Records, Row},
 };
 
@@ -264,6 +264,9 @@ impl Shard {
             connection.socket = Socket::Inferred;
         }
         let (direction, layer) = (direction_of(row), usize::from(row.layer.min(1)));
+        if layer == 1 {
+            connection.library = Library::of_flags(row.flags);
+        }
         let moved = &mut connection.bytes[usize::from(row.direction & 1)];
         *moved = moved.saturating_add(u64::from(row.len));
         let mut streams = connection.take_streams(layer, limits, late);
@@ -559,7 +562,7 @@ fn report_of<'a>(
         finalized,
         direction: connection.direction(),
         l7_protocol: connection.l7_protocol(),
-        tls: connection.layers[1].is_some(),
+        library: connection.library,
         tls_version: connection.tls().and_then(|hello| hello.version),
         hostname: &context.hostname,
         tags: {

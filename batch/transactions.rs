@@ -11,6 +11,7 @@
 //! | `phase` | `Utf8` | `complete`; `started` and `ended` for an exchange that lasts, with the same `request_id` |
 //! | `socket` | `Utf8` | how the connection was found: `exact`, `inferred`, `unknown` |
 //! | `tls` | `Boolean` | taken as plaintext at a TLS library |
+//! | `tls_library` | `Utf8`, nullable | which one |
 //! | `tls_version` | `Float64`, nullable | 1.2, 1.3, as the hello messages on the socket agree |
 //! | `tls_sni`, `tls_alpn` | `Utf8`, nullable; `List<Utf8>` | what the client asked for |
 //! | `process_id` | `UInt32` | 0 if not known |
@@ -52,7 +53,7 @@ use arrow_buffer::Buffer;
 use arrow_schema::{DataType, Field, Fields, Schema};
 use ringtap_exchange::{Body, Damage, Head, Messages};
 
-use crate::clock::WallOffset;
+use crate::{clock::WallOffset, events::Cell};
 
 macro_rules! columns {
     ($($name:ident: $builder:ty, $array:ty;)*) => {
@@ -98,6 +99,7 @@ columns! {
     socket: StringBuilder, StringArray;
     phase: StringBuilder, StringArray;
     tls: BooleanBuilder, BooleanArray;
+    tls_library: StringBuilder, StringArray;
     tls_version: Float64Builder, Float64Array;
     tls_sni: StringBuilder, StringArray;
     tls_alpn: ListBuilder<StringBuilder>, ListArray;
@@ -140,7 +142,7 @@ columns! {
     damage: ListBuilder<StructBuilder>, ListArray;
 }
 
-const NULLABLE: [&str; 18] = [
+const NULLABLE: [&str; 19] = [
     "first_byte_ns",
     "process_exe",
     "process_user",
@@ -153,6 +155,7 @@ const NULLABLE: [&str; 18] = [
     "response_cut",
     "request_decoded",
     "response_decoded",
+    "tls_library",
     "tls_version",
     "tls_sni",
     "dialect",
@@ -221,6 +224,7 @@ impl Default for TransactionsBuilder {
             socket: StringBuilder::with_capacity(ROWS, ROWS * 32),
             phase: StringBuilder::with_capacity(ROWS, ROWS * 8),
             tls: BooleanBuilder::with_capacity(ROWS),
+            tls_library: StringBuilder::with_capacity(ROWS, ROWS * 8),
             tls_version: Float64Builder::with_capacity(ROWS),
             tls_sni: StringBuilder::with_capacity(ROWS, ROWS * 32),
             tls_alpn: ListBuilder::with_capacity(StringBuilder::new(), ROWS),
@@ -407,6 +411,15 @@ impl<'a> Transactions<'a> {
         let (values, offsets) = (column.values().as_string::<i32>(), column.value_offsets());
         let at = |i: usize| usize::try_from(offsets[i]).expect("offsets are not negative");
         (at(row)..at(row + 1)).map(move |i| values.value(i))
+    }
+
+    /// Where the plaintext of a row was taken, for events.
+    pub(crate) fn tls_probes(&self, row: usize) -> Cell<'a> {
+        if self.tls_library.is_null(row) {
+            Cell::Null
+        } else {
+            Cell::Texts(vec![self.tls_library.value(row).to_owned()])
+        }
     }
 
     /// `key:value` tags of a row.

@@ -49,6 +49,17 @@ enum rt_flag {
 	RT_F_DATAGRAM = 1 << 8,     /* a datagram to or from a name server, not bytes of a stream */
 };
 
+/* Who handed out plaintext; in the highest byte of `flags`. */
+#define RT_LIBRARY_SHIFT 24
+enum rt_library {
+	RT_OPENSSL = 0, /* and what has its functions: BoringSSL, AWS-LC, LibreSSL */
+	RT_GNUTLS = 1,
+	RT_NSS = 2,
+	RT_MBEDTLS = 3,
+	RT_WOLFSSL = 4,
+	RT_S2N = 5,
+};
+
 /* Head of every record. */
 struct rt_record {
 	__u64 time_ns; /* boot time when the call had ended */

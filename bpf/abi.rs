@@ -72,6 +72,53 @@ pub mod flag {
     pub const DATAGRAM: u32 = 1 << 8;
 }
 
+/// The TLS library, or what stands for one, that handed out plaintext; in the highest byte of [`Record::flags`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Library {
+    /// OpenSSL and what has its functions.
+    OpenSsl = 0,
+    /// `GnuTLS`.
+    GnuTls = 1,
+    /// NSS, by NSPR's functions.
+    Nss = 2,
+    /// mbed TLS.
+    MbedTls = 3,
+    /// wolfSSL.
+    WolfSsl = 4,
+    /// s2n-tls.
+    S2n = 5,
+}
+
+impl Library {
+    /// Whose plaintext a record holds; `None` for one that this build does not know.
+    #[must_use]
+    pub fn of_flags(flags: u32) -> Option<Self> {
+        Some(match flags >> 24 {
+            0 => Self::OpenSsl,
+            1 => Self::GnuTls,
+            2 => Self::Nss,
+            3 => Self::MbedTls,
+            4 => Self::WolfSsl,
+            5 => Self::S2n,
+            _ => return None,
+        })
+    }
+
+    /// Name in events.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OpenSsl => "openssl",
+            Self::GnuTls => "gnutls",
+            Self::Nss => "nss",
+            Self::MbedTls => "mbedtls",
+            Self::WolfSsl => "wolfssl",
+            Self::S2n => "s2n",
+        }
+    }
+}
+
 /// Bits of the programs' constant `wanted`: which connections are captured.
 pub mod wanted {
     /// Connections that were accepted here.
@@ -125,7 +172,7 @@ pub struct Record {
     /// 0 socket, 1 TLS plaintext.
     pub layer: u8,
     pad: u8,
-    /// Bits of [`flag`].
+    /// Bits of [`flag`], and a [`Library`].
     pub flags: u32,
 }
 

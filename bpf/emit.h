@@ -9,7 +9,9 @@
 #define META(direction, layer, flags) ((__u32)(direction) | ((__u32)(layer) << 1) | ((__u32)(flags) << 8))
 #define META_DIRECTION(meta) ((meta) & 1)
 #define META_LAYER(meta) (((meta) >> 1) & 1)
-#define META_FLAGS(meta) ((meta) >> 8)
+#define META_FLAGS(meta) (((meta) >> 8) | (((meta) >> 2) & 0x3f) << RT_LIBRARY_SHIFT)
+/* Added to one of plaintext. */
+#define META_LIBRARY(library) ((__u32)(library) << 2)
 
 /* The same in user space: ringtap_bpf::shard_of. */
 static __always_inline __u32 shard_of(__u64 conn)

@@ -3,10 +3,12 @@
 //! Invariants:
 //!
 //! - `abi.h` is the only thing that both sides share; [`abi`] repeats it and both assert sizes and offsets.
-//! - Nothing here loads or attaches anything: that is the agent's work. A recording is read without a kernel.
-#![forbid(unsafe_code)]
+//! - A recording is read without a kernel: what loads and attaches is the agent's work, but for [`multi`], a feature,
+//!   which needs system calls that no kept library makes.
 
 pub mod abi;
+#[cfg(feature = "multi")]
+pub mod multi;
 
 /// Bytes with the alignment that an ELF reader wants.
 #[repr(C, align(32))]

@@ -55,7 +55,8 @@ struct tls_call {
 	__u64 room; /* bytes that the call was given */
 	__u8 direction;
 	__u8 payload;   /* 0: a handshake, made only to learn the socket */
-	__u8 pad[6];
+	__u8 library;   /* enum rt_library */
+	__u8 pad[5];
 };
 
 struct socket_ref {

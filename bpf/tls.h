@@ -79,12 +79,13 @@ static __always_inline void infer_object(__u64 ssl)
 	bpf_map_delete_elem(&last_received, &thread);
 }
 
-static __always_inline int enter_call(struct call_regs *regs, __u8 direction, __u8 payload, __u64 count_at)
+/* A call of a library's function; where it leaves its byte count, or 0 if it returns it. */
+static __always_inline int enter_call(struct call_regs *regs, __u8 direction, __u8 payload, __u64 count_at, __u8 library)
 {
 	__u64 thread = bpf_get_current_pid_tgid();
 	struct tls_call *open, call = {
-		.ssl = CALL_ARG1(regs), .buffer = CALL_ARG2(regs), .count_at = count_at,
-		.room = CALL_ARG3(regs), .stack = CALL_STACK(regs), .direction = direction, .payload = payload,
+		.ssl = CALL_ARG1(regs), .buffer = CALL_ARG2(regs), .count_at = count_at, .room = CALL_ARG3(regs),
+		.stack = CALL_STACK(regs), .direction = direction, .payload = payload, .library = library,
 	};
 
 	if (thread >> 32 == self_tgid || is_excluded(thread >> 32, RT_X_DATA | RT_X_TLS | RT_X_HTTP))
@@ -139,44 +140,87 @@ static __always_inline void emit_plaintext(struct tls_call *call, __u64 len)
 	if (!o->conn)
 		COUNT(unattributed_bytes, len);
 	COUNT(seen_bytes, len);
-	emit_range(call->buffer, offset, conn, len, META(direction, RT_TLS, flags));
+	emit_range(call->buffer, offset, conn, len, META(direction, RT_TLS, flags) | META_LIBRARY(call->library));
 }
 
 SEC("uprobe")
 int handle_read(struct call_regs *regs)
 {
-	return enter_call(regs, RT_RECEIVED, 1, 0);
+	return enter_call(regs, RT_RECEIVED, 1, 0, RT_OPENSSL);
 }
 
 SEC("uprobe")
 int handle_read_ex(struct call_regs *regs)
 {
-	return enter_call(regs, RT_RECEIVED, 1, CALL_ARG4(regs));
+	return enter_call(regs, RT_RECEIVED, 1, CALL_ARG4(regs), RT_OPENSSL);
 }
 
 SEC("uprobe")
 int handle_write(struct call_regs *regs)
 {
-	return enter_call(regs, RT_SENT, 1, 0);
+	return enter_call(regs, RT_SENT, 1, 0, RT_OPENSSL);
 }
 
 SEC("uprobe")
 int handle_write_ex(struct call_regs *regs)
 {
-	return enter_call(regs, RT_SENT, 1, CALL_ARG4(regs));
+	return enter_call(regs, RT_SENT, 1, CALL_ARG4(regs), RT_OPENSSL);
 }
 
 /* OpenSSL 3.3 put flags before the count: SSL_write_ex2 and the function inside. */
 SEC("uprobe")
 int handle_write_ex2(struct call_regs *regs)
 {
-	return enter_call(regs, RT_SENT, 1, CALL_ARG5(regs));
+	return enter_call(regs, RT_SENT, 1, CALL_ARG5(regs), RT_OPENSSL);
 }
 
+/* Of any library: the connection is learnt from the system calls inside. */
 SEC("uprobe")
 int handle_handshake(struct call_regs *regs)
 {
-	return enter_call(regs, RT_RECEIVED, 0, 0);
+	return enter_call(regs, RT_RECEIVED, 0, 0, RT_OPENSSL);
+}
+
+/* Libraries whose functions take the object, the buffer and its size, and return how many bytes moved. */
+#define PLAIN_LIBRARY(name, library) \
+	SEC("uprobe") \
+	int handle_##name##_read(struct call_regs *regs) \
+	{ \
+		return enter_call(regs, RT_RECEIVED, 1, 0, library); \
+	} \
+	SEC("uprobe") \
+	int handle_##name##_write(struct call_regs *regs) \
+	{ \
+		return enter_call(regs, RT_SENT, 1, 0, library); \
+	}
+PLAIN_LIBRARY(gnutls, RT_GNUTLS)
+PLAIN_LIBRARY(mbedtls, RT_MBEDTLS)
+PLAIN_LIBRARY(wolfssl, RT_WOLFSSL)
+PLAIN_LIBRARY(s2n, RT_S2N)
+
+/* NSPR's functions serve files and plain sockets too: only a layer above another one can be TLS. */
+#define NSPR_LAYERED 4
+static __always_inline int enter_nspr_call(struct call_regs *regs, __u8 direction)
+{
+	__u64 methods = 0;
+	__u32 type = 0;
+
+	if (bpf_probe_read_user(&methods, sizeof(methods), (void *)CALL_ARG1(regs)) ||
+	    bpf_probe_read_user(&type, sizeof(type), (void *)methods) || type != NSPR_LAYERED)
+		return 0;
+	return enter_call(regs, direction, 1, 0, RT_NSS);
+}
+
+SEC("uprobe")
+int handle_nspr_read(struct call_regs *regs)
+{
+	return enter_nspr_call(regs, RT_RECEIVED);
+}
+
+SEC("uprobe")
+int handle_nspr_write(struct call_regs *regs)
+{
+	return enter_nspr_call(regs, RT_SENT);
 }
 
 SEC("uretprobe")

@@ -11,7 +11,7 @@ use aya::{
     },
 };
 
-use crate::probe::tls;
+use crate::probe::{libraries, tls};
 
 /// Attached as long as the value lives.
 pub struct EmptyPrograms {
@@ -34,10 +34,13 @@ impl EmptyPrograms {
             program::<UProbe>(&mut ebpf, name)?.load()?;
         }
         for library in libraries {
-            for point in tls::points(library).map_err(anyhow::Error::msg)?.unwrap_or_default().points {
-                let name = if point.program == "handle_return" { "bench_empty_return" } else { "bench_empty_entry" };
-                let location = UProbeAttachLocation::AbsoluteOffset(point.offset);
-                program::<UProbe>(&mut ebpf, name)?.attach(location, library, UProbeScope::AllProcesses)?;
+            let found = tls::points(library).map_err(anyhow::Error::msg)?;
+            for (name, offsets) in found.iter().flat_map(|found| &found.programs) {
+                let name = if *name == libraries::RETURN { "bench_empty_return" } else { "bench_empty_entry" };
+                for offset in offsets {
+                    let location = UProbeAttachLocation::AbsoluteOffset(*offset);
+                    program::<UProbe>(&mut ebpf, name)?.attach(location, library, UProbeScope::AllProcesses)?;
+                }
             }
         }
         Ok(Self { _ebpf: ebpf })

@@ -2,7 +2,7 @@
 
 use std::{
     io::Read as _,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
@@ -14,8 +14,13 @@ use aya::{
         uprobe::{UProbeAttachLocation, UProbeLink, UProbeScope},
     },
 };
-use ringtap_bpf::abi::{Counters, LostEnd, MappedFile, SHARDS_MAX, Stream};
+use ringtap_bpf::{
+    abi::{Counters, LostEnd, MappedFile, SHARDS_MAX, Stream},
+    multi::MultiPrograms,
+};
 use zerocopy::{FromBytes as _, IntoBytes as _};
+
+use super::libraries;
 
 /// Why the capture cannot start, with the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -79,16 +84,6 @@ const TRACEPOINTS: [(&str, &str, Option<&str>); 5] = [
 ];
 /// The end of each system call: it comes so often that its program gets typed pointers, which it may follow by itself.
 const SYSTEM_CALLS: (&str, &str) = ("handle_sys_exit", "sys_exit");
-const UPROBES: [&str; 8] = [
-    "handle_read",
-    "handle_read_ex",
-    "handle_write",
-    "handle_write_ex",
-    "handle_write_ex2",
-    "handle_handshake",
-    "handle_return",
-    "handle_free",
-];
 
 /// The loaded capture.
 pub struct Kernel {
@@ -97,8 +92,18 @@ pub struct Kernel {
     /// Not used again: its links live as long as it does.
     cookie: Option<Ebpf>,
     rings: Vec<MapData>,
+    /// The programs of probes, where one link serves many places.
+    multi: Option<MultiPrograms>,
     /// Features that this kernel lacks, each with what follows from it.
     pub missing: Vec<String>,
+}
+
+/// Probes that are gone when this is dropped.
+pub enum Probes {
+    /// All places of a program in a file.
+    Many(OwnedFd),
+    /// One place.
+    One(UProbeLink),
 }
 
 /// Maps that the capture thread uses.
@@ -135,8 +140,9 @@ impl Kernel {
             .load(ringtap_bpf::capture_object())
             .map_err(explain_load)?;
         let rings = make_rings(&mut ebpf, settings)?;
-        let mut kernel = Self { ebpf, cookie: None, rings, missing: Vec::new() };
+        let mut kernel = Self { ebpf, cookie: None, rings, multi: None, missing: Vec::new() };
         kernel.load_programs(&btf)?;
+        kernel.load_probes(&btf)?;
         match load_cookie(&btf) {
             Ok(cookie) => kernel.cookie = Some(cookie),
             Err(reason) => kernel.missing.push(format!("socket cookies ({reason}): connection ids are our own")),
@@ -152,16 +158,31 @@ impl Kernel {
         let (name, tracepoint) = SYSTEM_CALLS;
         let loaded = self.program::<BtfTracePoint>(name).and_then(|p| p.load(tracepoint, btf).map_err(explain));
         self.lose_or_fail(name, None, loaded)?;
-        for name in UPROBES {
-            let loaded = self.program::<UProbe>(name).and_then(|p| p.load().map_err(explain));
-            self.lose_or_fail(name, None, loaded)?;
-        }
         let loaded = self.program::<Iter>("handle_existing").and_then(|p| p.load("tcp", btf).map_err(explain));
         self.lose_or_fail(
             "handle_existing",
             Some("connections from before the start are found with their next call"),
             loaded,
         )
+    }
+
+    /// The programs of probes: for links of many places where the kernel has them, else for one perf event each.
+    fn load_probes(&mut self, btf: &Btf) -> Result<(), KernelError> {
+        let names = libraries::programs();
+        let maps = self.ebpf.maps().filter_map(|(name, map)| Some((name.to_owned(), map_fd(map)?))).collect();
+        match MultiPrograms::load(ringtap_bpf::capture_object(), btf, aya::features(), &maps, &names) {
+            Ok(programs) => self.multi = Some(programs),
+            Err(reason) => {
+                self.missing.push(format!(
+                    "one link for many probes ({reason}): they are removed slowly, and need CAP_SYS_ADMIN"
+                ));
+                for name in names {
+                    let loaded = self.program::<UProbe>(name).and_then(|p| p.load().map_err(explain));
+                    self.lose_or_fail(name, None, loaded)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn lose_or_fail(
@@ -220,17 +241,24 @@ impl Kernel {
         file.read_to_end(&mut Vec::new()).map(|_| ()).map_err(explain)
     }
 
-    /// Attaches a probe program at a file offset, for all processes.
+    /// Attaches a program at offsets of a file, for all processes.
     ///
     /// # Errors
     ///
-    /// The kernel refuses the probe, or the file is gone.
-    pub fn attach_probe(&mut self, program: &str, file: &Path, offset: u64) -> Result<UProbeLink, String> {
+    /// The kernel refuses a probe, or the file is gone. None stays.
+    pub fn attach_probes(&mut self, program: &str, file: &Path, offsets: &[u64]) -> Result<Vec<Probes>, String> {
+        if let Some(programs) = &self.multi {
+            let link = programs.attach(program, file, offsets, program == libraries::RETURN);
+            return Ok(vec![Probes::Many(link.map_err(|error| error.to_string())?)]);
+        }
         let probe = self.program::<UProbe>(program)?;
-        let id = probe
-            .attach(UProbeAttachLocation::AbsoluteOffset(offset), file, UProbeScope::AllProcesses)
-            .map_err(explain)?;
-        probe.take_link(id).map_err(explain)
+        let mut links = Vec::new();
+        for offset in offsets {
+            let place = UProbeAttachLocation::AbsoluteOffset(*offset);
+            let id = probe.attach(place, file, UProbeScope::AllProcesses).map_err(explain)?;
+            links.push(Probes::One(probe.take_link(id).map_err(explain)?));
+        }
+        Ok(links)
     }
 
     /// Lets a mapped file be reported anew: it could not be looked at.
@@ -360,6 +388,20 @@ impl ProcessMaps {
             tracing::warn!(tgid, %error, "cannot exclude a process in the kernel");
         }
     }
+}
+
+/// The descriptor of a map of the kinds that the programs declare.
+fn map_fd(map: &Map) -> Option<BorrowedFd<'_>> {
+    let (Map::Array(data)
+    | Map::ArrayOfMaps(data)
+    | Map::HashMap(data)
+    | Map::LruHashMap(data)
+    | Map::PerCpuArray(data)
+    | Map::RingBuf(data)) = map
+    else {
+        return None;
+    };
+    Some(data.fd().as_fd())
 }
 
 fn make_rings(ebpf: &mut Ebpf, settings: Settings) -> Result<Vec<MapData>, KernelError> {

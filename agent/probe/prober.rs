@@ -12,7 +12,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::programs::uprobe::UProbeLink;
 use ringtap_batch::ring::{
     Reader,
     abi::{Kind, MappedFile},
@@ -20,7 +19,8 @@ use ringtap_batch::ring::{
 };
 
 use super::{
-    kernel::{CONTROL_BYTES, Kernel, KernelError, ProcessMaps},
+    kernel::{CONTROL_BYTES, Kernel, KernelError, Probes, ProcessMaps},
+    libraries::LIBRARIES,
     tls,
 };
 use crate::process::ProcessTable;
@@ -48,7 +48,7 @@ pub struct Prober {
     denied: usize,
     /// Why the last probe that could not be attached could not.
     refused: Option<String>,
-    links: Vec<UProbeLink>,
+    links: Vec<Probes>,
     rescanned: Instant,
     /// Processes that the kernel was told to leave alone, and by which configuration.
     excluded: HashSet<u32>,
@@ -163,8 +163,9 @@ impl Prober {
 
     fn scan_folders(&mut self) {
         for entry in LIBRARY_FOLDERS.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with("libssl.so") {
-                self.look_at(&entry.path());
+            let (path, name) = (entry.path(), entry.file_name());
+            if LIBRARIES.iter().flat_map(|library| library.files).any(|file| name.to_string_lossy().starts_with(file)) {
+                self.look_at(&path);
             }
         }
     }
@@ -203,8 +204,8 @@ impl Prober {
         let held = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
         let shown = fs::read_link(&held).unwrap_or_else(|_| path.to_owned());
         let done = match tls::points(&held) {
-            Ok(Some(points)) => self.attach(&held, &shown, &points),
-            Ok(None) => true,
+            // Each library of the file, also if one could not be attached.
+            Ok(all) => all.iter().map(|points| self.attach(&held, &shown, points)).fold(true, |done, one| done & one),
             Err(reason) => {
                 tracing::debug!(path = %shown.display(), reason, "not looked into");
                 true
@@ -216,48 +217,45 @@ impl Prober {
         done
     }
 
-    /// False: nothing could be attached.
+    /// False: it could not be attached; none of its probes stays.
     fn attach(&mut self, held: &Path, shown: &Path, points: &tls::Points) -> bool {
-        let before = self.links.len();
-        let mut refused = None;
-        for point in &points.points {
-            // The return of a function comes before its entry: without the one, the other is of no use.
-            if refused == Some(point.offset) {
-                continue;
-            }
-            match self.kernel.attach_probe(point.program, held, point.offset) {
-                Ok(link) => self.links.push(link),
+        let mut links = Vec::new();
+        for (program, offsets) in &points.programs {
+            match self.kernel.attach_probes(program, held, offsets) {
+                Ok(more) => links.extend(more),
                 Err(reason) => {
-                    tracing::warn!(path = %shown.display(), program = point.program, reason, "cannot attach a probe");
-                    refused = Some(point.offset);
+                    tracing::warn!(path = %shown.display(), program, reason, "cannot attach probes");
                     self.refused = Some(reason);
+                    close(links);
+                    return false;
                 }
             }
         }
-        let probes = self.links.len() - before;
-        if probes > 0 {
-            let functions: Vec<&str> = points.functions.iter().map(|(name, _)| *name).collect();
-            tracing::info!(path = %shown.display(), ?functions, probes, "probes attached");
-        }
-        probes > 0
+        let (library, functions, probes) = (points.library, &points.functions, points.count());
+        tracing::info!(path = %shown.display(), library, ?functions, probes, "probes attached");
+        self.links.extend(links);
+        true
     }
 
-    /// Closes all links side by side.
+    /// Takes all probes away.
     fn detach(self) {
-        let Self { kernel, links, .. } = self;
-        let share = links.len().div_ceil(DETACH_THREADS).max(1);
-        let mut links = links.into_iter();
-        std::thread::scope(|scope| {
-            loop {
-                let part: Vec<UProbeLink> = links.by_ref().take(share).collect();
-                if part.is_empty() {
-                    break;
-                }
-                scope.spawn(move || drop(part));
-            }
-            drop(kernel);
-        });
+        close(self.links);
     }
+}
+
+/// Closes links side by side.
+fn close(links: Vec<Probes>) {
+    let share = links.len().div_ceil(DETACH_THREADS).max(1);
+    let mut links = links.into_iter();
+    std::thread::scope(|scope| {
+        loop {
+            let part: Vec<Probes> = links.by_ref().take(share).collect();
+            if part.is_empty() {
+                break;
+            }
+            scope.spawn(move || drop(part));
+        }
+    });
 }
 
 fn is_refusal(reason: &str) -> bool {
