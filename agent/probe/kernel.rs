@@ -32,7 +32,7 @@ pub enum KernelError {
     NoBtf(#[source] aya::BtfError),
     /// The process may not use BPF.
     #[error(
-        "not allowed to load BPF programs ({0}); run as root, or with CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_SYS_ADMIN"
+        "not allowed to load BPF programs ({0}); run as root, or with CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE, before Linux 6.6 also CAP_SYS_ADMIN"
     )]
     NotAllowed(String),
     /// A program that nothing can replace was refused.
