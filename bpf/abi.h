@@ -58,6 +58,7 @@ enum rt_library {
 	RT_MBEDTLS = 3,
 	RT_WOLFSSL = 4,
 	RT_S2N = 5,
+	RT_GO = 6, /* crypto/tls */
 };
 
 /* Head of every record. */

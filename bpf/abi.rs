@@ -88,6 +88,8 @@ pub enum Library {
     WolfSsl = 4,
     /// s2n-tls.
     S2n = 5,
+    /// Go's `crypto/tls`.
+    Go = 6,
 }
 
 impl Library {
@@ -101,6 +103,7 @@ impl Library {
             3 => Self::MbedTls,
             4 => Self::WolfSsl,
             5 => Self::S2n,
+            6 => Self::Go,
             _ => return None,
         })
     }
@@ -115,6 +118,7 @@ impl Library {
             Self::MbedTls => "mbedtls",
             Self::WolfSsl => "wolfssl",
             Self::S2n => "s2n",
+            Self::Go => "gotls",
         }
     }
 }

@@ -3,7 +3,7 @@
 #include "maps.h"
 #include "emit.h"
 #include "sockets.h"
-#include "tls.h"
+#include "go.h"
 #include "process.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -33,7 +33,7 @@ int handle_sys_exit(__u64 *ctx)
 	long result = ctx[1];
 	__u32 direction = RT_SENT, mode = IO_PAYLOAD, tgid;
 	__u64 number, flags = 0;
-	int fd;
+	int fd, in_go = 0;
 
 	if (result < 0)
 		return 0;
@@ -74,6 +74,9 @@ int handle_sys_exit(__u64 *ctx)
 		return 0;
 	if (flags & MSG_TRUNC)
 		mode = IO_DISCARDED;
+	/* Go reads and writes sockets by these two alone. */
+	if (go_seen && (number == SYS_read || number == SYS_write))
+		in_go = enter_goroutine(SYS_GOROUTINE(regs));
 	switch (number) {
 	case SYS_accept: case SYS_accept4:
 		handle_accept(result);
@@ -100,5 +103,7 @@ int handle_sys_exit(__u64 *ctx)
 	default:
 		handle_io(fd, SYS_ARG2(regs), result, 0, HOW(direction, mode));
 	}
+	if (in_go)
+		leave_goroutine();
 	return 0;
 }

@@ -68,7 +68,7 @@ struct socket { struct sock *sk; } KERNEL_TYPE;
 
 #if defined(__TARGET_ARCH_x86)
 struct pt_regs {
-	unsigned long r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, cs, sp;
+	unsigned long r14, r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, cs, sp;
 } KERNEL_TYPE;
 /* A system call's arguments, still in place when it ends. The tracepoint's program may follow its typed pointer itself. */
 #define SYS_ARG1(r) ((r)->di)
@@ -77,6 +77,8 @@ struct pt_regs {
 #define SYS_ARG4(r) ((r)->r10)
 #define SYS_ARG5(r) ((r)->r8)
 #define SYS_NUMBER(r) ((r)->orig_ax)
+/* Where Go keeps the goroutine. */
+#define SYS_GOROUTINE(r) ((r)->r14)
 /* 32-bit programs use other numbers for the same calls. */
 #define SYS_IS_COMPAT(r) ((r)->cs == 0x23)
 /* A function's arguments: probes get the registers as their context, in the layout of user space. */
@@ -91,6 +93,12 @@ struct call_regs {
 #define CALL_ARG5(r) ((r)->r8)
 #define CALL_RESULT(r) ((r)->ax)
 #define CALL_STACK(r) ((r)->sp)
+/* Go's own convention, from 1.17 on. */
+#define GO_GOROUTINE(r) ((r)->r14)
+#define GO_ARG1(r) ((r)->ax)
+#define GO_ARG2(r) ((r)->bx)
+#define GO_ARG3(r) ((r)->cx)
+#define GO_RESULT(r) ((r)->ax)
 /* What a return takes off the stack: the return address. */
 #define RETURN_POPS 8
 enum {
@@ -110,6 +118,7 @@ struct pt_regs {
 #define SYS_ARG4(r) ((r)->regs[3])
 #define SYS_ARG5(r) ((r)->regs[4])
 #define SYS_NUMBER(r) ((r)->syscallno)
+#define SYS_GOROUTINE(r) ((r)->regs[28])
 #define SYS_IS_COMPAT(r) (((r)->pstate & 0x10) != 0)
 struct call_regs { __u64 regs[31]; __u64 sp, pc, pstate; };
 #define CALL_ARG1(r) ((r)->regs[0])
@@ -119,6 +128,11 @@ struct call_regs { __u64 regs[31]; __u64 sp, pc, pstate; };
 #define CALL_ARG5(r) ((r)->regs[4])
 #define CALL_RESULT(r) ((r)->regs[0])
 #define CALL_STACK(r) ((r)->sp)
+#define GO_GOROUTINE(r) ((r)->regs[28])
+#define GO_ARG1(r) ((r)->regs[0])
+#define GO_ARG2(r) ((r)->regs[1])
+#define GO_ARG3(r) ((r)->regs[2])
+#define GO_RESULT(r) ((r)->regs[0])
 #define RETURN_POPS 0
 enum {
 	SYS_read = 63, SYS_write = 64, SYS_readv = 65, SYS_writev = 66, SYS_sendfile = 71, SYS_accept = 202,

@@ -59,6 +59,13 @@ struct tls_call {
 	__u8 pad[5];
 };
 
+/* A call of crypto/tls. Its goroutine goes from thread to thread, and its stack from place to place. */
+struct go_call {
+	struct tls_call call; /* `stack` is the depth below the stack's end, which no move changes */
+	__u64 stack_start;
+	__u64 stack_end;
+};
+
 struct socket_ref {
 	__u64 sk;
 	__u64 conn;
@@ -119,6 +126,14 @@ struct {
 	__type(key, __u64);
 	__type(value, struct tls_call);
 } tls_calls SEC(".maps");
+
+/* By goroutine of a process: the call that it is in. Goroutines end unseen; least recently used ones go. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 32768);
+	__type(key, struct tls_key);
+	__type(value, struct go_call);
+} go_calls SEC(".maps");
 
 /* The TLS socket that a thread received on last, until a TLS call takes it as its own. */
 struct {
@@ -191,6 +206,9 @@ struct {
 		if (c_) \
 			__sync_fetch_and_add(&c_->field, (n)); \
 	} while (0)
+
+/* Set by the first call of crypto/tls: until then no system call is asked for its goroutine. */
+volatile __u32 go_seen = 0;
 
 static __always_inline struct tls_call *open_call(void)
 {

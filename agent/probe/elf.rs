@@ -29,19 +29,18 @@ pub fn file_offset<'a>(elf: &impl Object<'a>, address: u64) -> Option<u64> {
     })
 }
 
-/// Code from an address on, for x86-64 only.
-fn code<'a>(elf: &impl Object<'a>, address: u64) -> Option<&'a [u8]> {
+/// Code from an address on, as much as there is up to a length; for x86-64 only.
+pub fn code<'a>(elf: &impl Object<'a>, address: u64, len: u64) -> Option<&'a [u8]> {
     if elf.architecture() != Architecture::X86_64 {
         return None;
     }
     let text = elf.sections().find(|s| (s.address()..s.address() + s.size()).contains(&address))?;
-    let len = SEARCHED.min(text.address() + text.size() - address);
-    text.data_range(address, len).ok()?
+    text.data_range(address, len.min(text.address() + text.size() - address)).ok()?
 }
 
 /// Whether the kernel emulates the first instruction instead of single-stepping it.
 pub fn is_emulated<'a>(elf: &impl Object<'a>, address: u64) -> bool {
-    let Some(code) = code(elf, address) else { return false };
+    let Some(code) = code(elf, address, SEARCHED) else { return false };
     let first = Decoder::with_ip(64, code, address, DecoderOptions::NONE).decode();
     matches!(first.mnemonic(), Mnemonic::Push | Mnemonic::Nop)
 }
@@ -66,7 +65,7 @@ pub fn common_callee<'a>(elf: &impl Object<'a>, callers: impl Iterator<Item = u6
 
 /// Direct calls and tail jumps of a function, each target once, up to where the next function begins.
 fn calls<'a>(elf: &impl object::Object<'a>, address: u64) -> Vec<u64> {
-    let Some(code) = code(elf, address) else { return Vec::new() };
+    let Some(code) = code(elf, address, SEARCHED) else { return Vec::new() };
     let mut decoder = Decoder::with_ip(64, code, address, DecoderOptions::NONE);
     let mut targets = Vec::new();
     let (mut instruction, mut furthest) = (Instruction::default(), address);

@@ -152,7 +152,7 @@ pub fn programs() -> Vec<&'static str> {
     let groups = || LIBRARIES.iter().flat_map(|library| library.groups);
     let functions = groups().flat_map(|group| group.functions).map(|(_, program)| *program);
     let inside = groups().flat_map(|group| group.inside).map(|inside| inside.program);
-    let mut all: Vec<&str> = functions.chain(inside).chain([RETURN]).collect();
+    let mut all: Vec<&str> = functions.chain(inside).chain([RETURN]).chain(super::go::programs()).collect();
     all.sort_unstable();
     all.dedup();
     all

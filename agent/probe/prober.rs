@@ -207,7 +207,7 @@ impl Prober {
             // Each library of the file, also if one could not be attached.
             Ok(all) => all.iter().map(|points| self.attach(&held, &shown, points)).fold(true, |done, one| done & one),
             Err(reason) => {
-                tracing::debug!(path = %shown.display(), reason, "not looked into");
+                tracing::debug!(path = %shown.display(), reason, "no probes");
                 true
             }
         };

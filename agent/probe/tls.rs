@@ -10,7 +10,7 @@ use std::{collections::HashMap, fs::File, path::Path};
 use object::{Object, read::ReadCache};
 
 use super::{
-    elf,
+    elf, go,
     libraries::{Group, LIBRARIES, Library, RETURN},
 };
 
@@ -39,7 +39,9 @@ pub fn points(path: &Path) -> Result<Vec<Points>, String> {
         LIBRARIES.iter().flat_map(|library| library.groups).any(|group| group.functions.iter().any(|(f, _)| *f == name))
     });
     let has = |library: &&Library| library.needs.iter().all(|name| known.contains_key(*name));
-    Ok(LIBRARIES.iter().filter(has).map(|library| points_of(&elf, library, &known)).collect())
+    let mut all: Vec<Points> = LIBRARIES.iter().filter(has).map(|library| points_of(&elf, library, &known)).collect();
+    all.extend(go::points(&elf)?);
+    Ok(all)
 }
 
 fn points_of<'a>(elf: &impl Object<'a>, library: &Library, known: &HashMap<String, u64>) -> Points {
@@ -58,7 +60,7 @@ fn points_of<'a>(elf: &impl Object<'a>, library: &Library, known: &HashMap<Strin
 }
 
 impl Points {
-    fn add(&mut self, program: &'static str, offset: u64) {
+    pub(super) fn add(&mut self, program: &'static str, offset: u64) {
         match self.programs.iter_mut().find(|(other, _)| *other == program) {
             Some((_, offsets)) => offsets.push(offset),
             None => self.programs.push((program, vec![offset])),

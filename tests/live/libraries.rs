@@ -4,6 +4,7 @@ use std::{fs, process::Command};
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::{
     agent::{Agent, Finished, config},
@@ -20,14 +21,20 @@ fn content(size: usize) -> Vec<u8> {
     (0..).flat_map(|n: usize| format!("{n}\n").into_bytes()).take(size).collect()
 }
 
-/// lighttpd with one of its TLS modules.
-fn lighttpd(library: &str) -> anyhow::Result<Server> {
-    let (folder, port) = (tempfile::tempdir()?, free_port()?);
-    let (cert, key) = certificate(folder.path())?;
+/// The files, for a server.
+fn folder() -> anyhow::Result<TempDir> {
+    let folder = tempfile::tempdir()?;
     fs::create_dir(folder.path().join("size"))?;
     for size in SIZES {
         fs::write(folder.path().join("size").join(size.to_string()), content(size))?;
     }
+    Ok(folder)
+}
+
+/// lighttpd with one of its TLS modules.
+fn lighttpd(library: &str) -> anyhow::Result<Server> {
+    let (folder, port) = (folder()?, free_port()?);
+    let (cert, key) = certificate(folder.path())?;
     let (file, root) = (folder.path().join("lighttpd.conf"), folder.path().display());
     let text = format!(
         "server.document-root = \"{root}\"\nserver.bind = \"127.0.0.1\"\nserver.port = {port}\n\
@@ -38,6 +45,23 @@ fn lighttpd(library: &str) -> anyhow::Result<Server> {
     fs::write(&file, text)?;
     let mut command = Command::new("lighttpd");
     command.arg("-D").arg("-f").arg(&file);
+    serve(command, port, Some(folder))
+}
+
+/// Go's own TLS, in a program without symbols.
+fn caddy() -> anyhow::Result<Server> {
+    let (folder, port) = (folder()?, free_port()?);
+    let (cert, key) = certificate(folder.path())?;
+    let (file, root) = (folder.path().join("Caddyfile"), folder.path().display());
+    let text = format!(
+        "{{\n admin off\n auto_https disable_redirects\n storage file_system {root}/state\n}}\n\
+         https://localhost:{port} {{\n tls {} {}\n root * {root}\n file_server\n}}\n",
+        cert.display(),
+        key.display()
+    );
+    fs::write(&file, text)?;
+    let mut command = Command::new("caddy");
+    command.args(["run", "--adapter", "caddyfile", "--config"]).arg(&file).env("HOME", folder.path());
     serve(command, port, Some(folder))
 }
 
@@ -66,8 +90,7 @@ fn paths(run: &str) -> Vec<String> {
     SIZES.iter().map(|size| format!("/size/{size}?run={run}")).collect()
 }
 
-fn server(library: &str) -> anyhow::Result<()> {
-    let server = lighttpd(library)?;
+fn server(library: &str, server: &Server) -> anyhow::Result<()> {
     let agent = Agent::start(&config("ingress", ""))?;
     let mut all = Vec::new();
     for version in ["--http1.1", "--http2"] {
@@ -83,23 +106,24 @@ fn server(library: &str) -> anyhow::Result<()> {
 }
 
 macro_rules! servers {
-    ($($name:ident: $library:literal;)*) => {
+    ($($name:ident: $library:literal, $server:expr;)*) => {
         $(
             #[test]
             fn $name() -> anyhow::Result<()> {
                 need_root!();
-                server($library)
+                server($library, &$server?)
             }
         )*
     };
 }
 
 servers! {
-    a_server_with_openssl: "openssl";
-    a_server_with_gnutls: "gnutls";
-    a_server_with_mbedtls: "mbedtls";
-    a_server_with_nss: "nss";
-    a_server_with_wolfssl: "wolfssl";
+    a_server_with_openssl: "openssl", lighttpd("openssl");
+    a_server_with_gnutls: "gnutls", lighttpd("gnutls");
+    a_server_with_mbedtls: "mbedtls", lighttpd("mbedtls");
+    a_server_with_nss: "nss", lighttpd("nss");
+    a_server_with_wolfssl: "wolfssl", lighttpd("wolfssl");
+    a_server_in_go: "gotls", caddy();
 }
 
 #[test]

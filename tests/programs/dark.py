@@ -1,0 +1,11 @@
+"""TLS in Python alone, which no probe can read. Usage: dark.py PORT TIMES"""
+
+import sys
+
+from tlslite.integration.httptlsconnection import HTTPTLSConnection
+
+for _ in range(int(sys.argv[2])):
+    connection = HTTPTLSConnection("127.0.0.1", int(sys.argv[1]))
+    connection.request("GET", "/size/1000")
+    print(len(connection.getresponse().read()))
+    connection.close()
