@@ -8,6 +8,7 @@ use crate::{
     limits::{Limits, Moment},
     tls::{self, Hello, Tls},
     upgrade::{Target, Upgrade},
+    waiting::Came,
     websocket::WebSocket,
 };
 
@@ -251,9 +252,13 @@ impl Connection {
     pub fn missing(&mut self, direction: Direction, len: u64, cause: Cause, time: u64, out: &mut dyn Observer) {
         let offset = &mut self.offsets[usize::from(direction == Direction::Received)];
         *offset = offset.saturating_add(len);
-        if len == 0 {
-            return;
+        if len > 0 {
+            self.miss(direction, len, cause, time, out);
         }
+    }
+
+    /// The same, of bytes that the offsets have passed already.
+    fn miss(&mut self, direction: Direction, len: u64, cause: Cause, time: u64, out: &mut dyn Observer) {
         let (part, now) = (self.part_of(direction), self.moment(time));
         match (&mut self.engine, part) {
             (Engine::Undecided(first), _) => *first = First { lost: true, sought: first.sought, waiting: Vec::new() },
@@ -310,7 +315,7 @@ impl Connection {
             (Engine::Http1(http), Some(part)) => {
                 if let Some(upgrade) = http.data(part, bytes, now, out) {
                     self.orphans += http.orphans();
-                    self.upgrade(*upgrade, now, out);
+                    self.upgrade(*upgrade, out);
                 }
             }
             (Engine::Http2(http), Some(part)) => http.data(part, bytes, now, out),
@@ -332,7 +337,7 @@ impl Connection {
     }
 
     /// HTTP/1 has ended; what came behind its last heads belongs to what follows.
-    fn upgrade(&mut self, upgrade: Upgrade, now: Moment, out: &mut dyn Observer) {
+    fn upgrade(&mut self, upgrade: Upgrade, out: &mut dyn Observer) {
         let Upgrade { target, open, requests, responses } = upgrade;
         self.engine = match target {
             Target::Http2 => Engine::Http2(Box::new(Http2::upgraded(self.limits, open))),
@@ -340,13 +345,13 @@ impl Connection {
             Target::Other => Engine::Other,
         };
         let Some(direction) = self.requests else { return };
-        self.feed_all(direction, &requests, now.time, out);
-        self.feed_all(direction.other(), &responses, now.time, out);
-    }
-
-    fn feed_all(&mut self, direction: Direction, bytes: &[u8], time: u64, out: &mut dyn Observer) {
-        if !bytes.is_empty() {
-            self.feed(direction, bytes, time, out);
+        for (direction, mut waiting) in [(direction, requests), (direction.other(), responses)] {
+            while let Some((time, came)) = waiting.pop() {
+                match came {
+                    Came::Bytes(bytes) => self.feed(direction, &bytes, time, out),
+                    Came::Gap(len, cause) => self.miss(direction, len, cause, time, out),
+                }
+            }
         }
     }
 

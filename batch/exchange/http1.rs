@@ -12,6 +12,7 @@ use crate::{
     limits::{Limits, Moment},
     pending::Pending,
     upgrade::Upgrade,
+    waiting::Waiting,
 };
 
 mod body;
@@ -24,13 +25,6 @@ mod request;
 mod response;
 
 pub(crate) use self::head::{Start, start_of, text};
-
-/// Bytes of a response whose request was not seen yet.
-#[derive(Debug)]
-struct Held {
-    time: u64,
-    bytes: Vec<u8>,
-}
 
 /// The HTTP/1 side of a connection.
 #[derive(Debug)]
@@ -45,10 +39,10 @@ pub(crate) struct Http1 {
     request: Half,
     response: Half,
     pending: VecDeque<Pending>,
-    held: VecDeque<Held>,
-    held_bytes: usize,
-    /// Bytes that were sent behind a request for an upgrade: its answer says what they are.
-    behind_upgrade: Vec<u8>,
+    /// Responses whose request was not seen yet.
+    held: Waiting,
+    /// What was sent behind a request for an upgrade: its answer says what it is.
+    behind_upgrade: Waiting,
     /// The last request asks for an upgrade, and is not answered yet.
     upgrading: bool,
     /// What the connection is from here on.
@@ -57,6 +51,16 @@ pub(crate) struct Http1 {
     replaying: bool,
     /// A request was sent while another one waited: what is lost of the responses may hide any number of them.
     pipelined: bool,
+    /// The client sends requests without waiting for answers.
+    pipelines: bool,
+    /// What was lost may have hidden messages, and the order that followed has not yet shown itself.
+    shaken: bool,
+    /// Losses among the responses.
+    losses: u32,
+    /// Requests in a row, since then, that found all others answered.
+    settled: u8,
+    /// Requests and responses cannot be paired any more.
+    unpairable: bool,
     /// Bytes that `pending` keeps.
     kept: usize,
     /// Whether the final response is being passed over because its request is unknown.
@@ -77,13 +81,17 @@ impl Http1 {
             response: Half::new(late || lost),
             // Most connections never have more than one, and most are idle.
             pending: VecDeque::with_capacity(1),
-            held: VecDeque::new(),
-            held_bytes: 0,
-            behind_upgrade: Vec::new(),
+            held: Waiting::default(),
+            behind_upgrade: Waiting::default(),
             upgrading: false,
             upgrade: None,
             replaying: false,
             pipelined: false,
+            pipelines: false,
+            shaken: late || lost,
+            losses: 0,
+            settled: 0,
+            unpairable: false,
             kept: 0,
             orphan: false,
             orphans: 0,
@@ -103,7 +111,7 @@ impl Http1 {
 
     #[cfg(fuzzing)]
     pub(crate) fn has_lost_its_place(&self) -> bool {
-        self.request.lost || self.response.lost || self.request.sought + self.response.sought > 0
+        self.shaken || self.request.lost || self.response.lost || self.request.sought + self.response.sought > 0
     }
 
     /// Responses that were passed over because their request was not seen.
@@ -113,7 +121,7 @@ impl Http1 {
 
     /// Bytes of memory that are kept.
     pub(crate) fn kept_bytes(&self) -> usize {
-        let held = self.held_bytes + self.behind_upgrade.len();
+        let held = self.held.kept_bytes() + self.behind_upgrade.kept_bytes();
         self.kept + held + self.request.kept_bytes() + self.response.kept_bytes()
     }
 
@@ -183,10 +191,15 @@ impl Http1 {
             response.body.complete = true;
             (pending.response_done, pending.exchange.times.end) = (true, time);
         }
+        let (lost, at) = (self.response.lost || self.shaken, self.offset_of(Part::Response));
         for mut pending in self.pending.drain(..) {
             if !pending.response_done {
                 pending.exchange.closed_early = ended;
                 pending.exchange.times.end = time;
+                if lost && pending.exchange.response.is_none() {
+                    // It may have been answered all the same.
+                    pending.doubt(at);
+                }
             }
             out.complete(pending.finish());
         }
@@ -243,7 +256,7 @@ impl Http1 {
     /// Collects a head; `bytes` moves on over it. `None`: it is not complete, or it is none.
     ///
     /// A head that lies in one record, as nearly all do, is not copied.
-    fn take_head<'b>(&mut self, part: Part, bytes: &mut &'b [u8]) -> Option<Cow<'b, [u8]>> {
+    fn take_head<'b>(&mut self, part: Part, bytes: &mut &'b [u8], out: &mut dyn Observer) -> Option<Cow<'b, [u8]>> {
         let limit = self.limits.head;
         let State::Head(head) = &mut self.half(part).state else { return None };
         let (before, mut collected) = (head.len(), std::mem::take(head));
@@ -255,7 +268,7 @@ impl Http1 {
             collected.extend_from_slice(bytes);
             &collected
         };
-        if before < 1024 && !self.is_head_of(part, present) {
+        if before < 1024 && !self.is_head_of(part, present, out) {
             return None;
         }
         let Some(end) = head::head_end(present, before) else {
@@ -265,7 +278,7 @@ impl Http1 {
             }
             self.half(part).state = State::Head(collected);
             if len > limit {
-                self.lose_place(part, Cause::Limit);
+                self.lose_place(part, Cause::Limit, out);
             }
             *bytes = &[];
             return None;
@@ -277,10 +290,10 @@ impl Http1 {
     }
 
     /// Whether bytes can begin a message of this half. If not, the place is lost, or the protocol is another one.
-    fn is_head_of(&mut self, part: Part, bytes: &[u8]) -> bool {
+    fn is_head_of(&mut self, part: Part, bytes: &[u8], out: &mut dyn Observer) -> bool {
         match (head::start_of(bytes), part) {
             (Start::Undecided, _) | (Start::Request, Part::Request) | (Start::Response, Part::Response) => return true,
-            _ => self.lose_place(part, Cause::Malformed),
+            _ => self.lose_place(part, Cause::Malformed, out),
         }
         false
     }

@@ -27,6 +27,7 @@ mod pending;
 mod sse;
 mod tls;
 mod upgrade;
+mod waiting;
 mod websocket;
 
 pub use connection::{Connection, Protocol};

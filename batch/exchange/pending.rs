@@ -1,7 +1,7 @@
 //! An exchange that is not complete.
 
 use crate::{
-    exchange::{Cut, Exchange, Observer, Part},
+    exchange::{Cause, Cut, Damage, Exchange, Observer, Part},
     messages::Scan,
 };
 
@@ -10,6 +10,10 @@ pub(crate) struct Pending {
     pub(crate) exchange: Exchange,
     pub(crate) request_done: bool,
     pub(crate) response_done: bool,
+    /// It began behind a loss that may have hidden messages.
+    pub(crate) after_loss: bool,
+    /// Losses among the responses when it began.
+    pub(crate) losses: u32,
     /// Whoever finds the messages in the bodies.
     pub(crate) scans: [Option<Scan>; 2],
     /// Bytes of it that the connection has counted as kept.
@@ -17,6 +21,13 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
+    /// Says, if nothing else does, that what is known of its response rests on a loss before it.
+    pub(crate) fn doubt(&mut self, at: u64) {
+        if self.exchange.damage.is_empty() {
+            self.exchange.damaged(Damage { cause: Cause::Resync, part: Part::Response, start: at, end: at });
+        }
+    }
+
     /// The exchange as it stands, with the messages that its bodies hold.
     pub(crate) fn finish(self) -> Exchange {
         let mut exchange = self.exchange;

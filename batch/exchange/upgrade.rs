@@ -3,6 +3,7 @@
 use crate::{
     exchange::Head,
     pending::Pending,
+    waiting::Waiting,
     websocket::{self, Deflate},
 };
 
@@ -19,7 +20,7 @@ pub(crate) enum Target {
 
 impl Target {
     /// What the heads of an accepted upgrade agree on.
-    pub(crate) fn of(_request: &Head, response: &Head) -> Self {
+    pub(crate) fn of(response: &Head) -> Self {
         let chosen = response.headers.get("upgrade").unwrap_or_default().trim();
         match () {
             () if chosen.eq_ignore_ascii_case("h2c") => Self::Http2,
@@ -35,7 +36,7 @@ pub(crate) struct Upgrade {
     pub(crate) target: Target,
     /// The exchange that asked for it, with the response's head.
     pub(crate) open: Pending,
-    /// Bytes that came behind the heads.
-    pub(crate) requests: Vec<u8>,
-    pub(crate) responses: Vec<u8>,
+    /// What came behind the heads.
+    pub(crate) requests: Waiting,
+    pub(crate) responses: Waiting,
 }

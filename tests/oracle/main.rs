@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use ringtap_exchange::{Cause, Connection, Direction, Exchange, Limits, Role};
 
+mod gaps;
 mod hpack;
 mod talk;
 #[path = "../common/tools.rs"]

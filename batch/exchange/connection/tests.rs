@@ -196,6 +196,75 @@ fn losses_that_are_noticed_late_shift_no_pairs() {
     assert!(!paired[1].contains("211") && paired[2] == "GET /3 -> 213 1 []", "{paired:?}");
 }
 
+/// What is missing of an answer that came before its request is missing there, not in the one after it.
+#[test]
+fn holes_in_held_answers_shift_no_pairs() {
+    let request = |n: u8| format!("GET /{n} HTTP/1.1\r\n\r\n").into_bytes();
+    let response = |n: u8| format!("HTTP/1.1 21{n} OK\r\nContent-Length: 1\r\n\r\n{n}").into_bytes();
+    let [q1, q2, q3, q4] = [1, 2, 3, 4].map(request);
+    let [s2, s3, s4] = [2, 3, 4].map(response);
+    let mut run = Run::client();
+    run.feed(&[Res(b"HTTP/1.1 211 OK\r\nContent-Length: 30\r\n\r\n0123456789"), MissResponse(20)]);
+    run.feed(&[Req(&q1), Req(&q2), Res(&s2), Req(&q3), Res(&s3)]);
+    assert_eq!(lines(&run.out), ["GET /1 -> 211 30 [\"unseen\"]", "GET /2 -> 212 1 []", "GET /3 -> 213 1 []"]);
+    // Both holes show late: each in the record after it.
+    let mut run = Run::client();
+    run.feed(&[Req(b"GET /1 HTTP/1.1\r\nHost"), Res(b"HTTP/1.1 211 OK\r\nCont"), MissResponse(20), Res(b"body one")]);
+    run.feed(&[MissRequest(8), Req(&q2), Res(&s2), Req(&q3), Res(&s3), Req(&q4), Res(&s4)]);
+    let told = lines(&run.out);
+    assert!(told[0].starts_with("GET /2 -> 212 1"), "{told:?}");
+    assert_eq!(told[1..], ["GET /3 -> 213 1 []", "GET /4 -> 214 1 []"]);
+}
+
+/// Of a client that pipelines, nothing behind a lost request can be paired.
+#[test]
+fn pipelined_requests_behind_a_loss_are_not_paired() {
+    let request = |n: u8| format!("GET /{n} HTTP/1.1\r\n\r\n").into_bytes();
+    let response = |n: u8| format!("HTTP/1.1 21{n} OK\r\nContent-Length: 1\r\n\r\n{n}").into_bytes();
+    let [q1, q3, q4, q5] = [1, 3, 4, 5].map(request);
+    let [s1, s2, s3, s4, s5] = [1, 2, 3, 4, 5].map(response);
+    let mut run = Run::client();
+    run.feed(&[
+        Req(&q1),
+        MissRequest(20),
+        Req(&q3),
+        Req(&q4),
+        Res(&s1),
+        Res(&s2),
+        Res(&s3),
+        Res(&s4),
+        Req(&q5),
+        Res(&s5),
+    ]);
+    let told = lines(&run.close());
+    assert_eq!(told[0], "GET /1 -> 211 1 []");
+    assert_eq!(told.len(), 4, "{told:?}");
+    assert!(told[1..].iter().all(|line| line.contains("-> - 0") && line.contains("resync")), "{told:?}");
+}
+
+/// The next request is on its way: what was lost has answered the one before it.
+#[test]
+fn an_answer_behind_a_loss_is_not_that_of_an_older_request() {
+    let mut run = Run::client();
+    run.feed(&[Req(b"GET /1 HTTP/1.1\r\n\r\n"), MissResponse(50), Req(b"GET "), Res(OK5)]);
+    let told = lines(&run.close());
+    assert_eq!(told, ["GET /1 -> - 0 [\"unseen\"]"]);
+}
+
+/// A hole behind a request for an upgrade is a hole of what follows.
+#[test]
+fn holes_behind_a_request_for_an_upgrade_stay_there() {
+    let mut run = Run::client();
+    run.feed(&[Req(
+        b"GET /1 HTTP/1.1\r\nUpgrade: h2c\r\n\r\nPOST /2 HTTP/1.1\r\nContent-Length: 100\r\n\r\n0123456789",
+    )]);
+    run.feed(&[MissRequest(90), Req(b"GET /3 HTTP/1.1\r\n\r\n"), Res(OK5), Res(OK5), Res(OK5)]);
+    let out = run.close();
+    let told = lines(&out);
+    assert_eq!(told, ["GET /1 -> 200 5 []", "POST /2 -> 200 5 [\"unseen\"]", "GET /3 -> 200 5 []"]);
+    assert_eq!(out[1].request.body.bytes, b"0123456789");
+}
+
 /// Two answers in records that overtook the requests keep their order, wherever they are cut.
 #[test]
 fn held_answers_keep_their_order() {

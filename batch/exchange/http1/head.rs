@@ -33,8 +33,9 @@ const METHODS: [&str; 40] = [
 
 /// Whether a method opens these bytes that is known. Where the place was lost, `ET` is not a method but the rest of one.
 pub(super) fn has_registered_method(bytes: &[u8]) -> bool {
-    let method = skip_line_ends(bytes).split(|byte| *byte == b' ').next().unwrap_or_default();
-    METHODS.iter().any(|known| known.as_bytes() == method)
+    let bytes = skip_line_ends(bytes);
+    let method = bytes.iter().position(|byte| *byte == b' ').map(|end| &bytes[..end]);
+    method.is_some_and(|method| METHODS.iter().any(|known| known.as_bytes() == method))
 }
 
 /// Looks at the first bytes after leading line ends.

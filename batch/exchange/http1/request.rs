@@ -9,6 +9,7 @@ use super::{
 use crate::{
     exchange::{Cause, Damage, Exchange, Observer, Part, Request, Times},
     messages::Scan,
+    waiting::{Came, Waiting},
 };
 
 impl Http1 {
@@ -20,13 +21,13 @@ impl Http1 {
             match &mut self.request.state {
                 State::Seek => return,
                 State::Head(_) if self.upgrading => {
-                    self.hold_behind_upgrade(bytes);
+                    self.hold_behind_upgrade(Came::Bytes(bytes.to_vec()), out);
                     return;
                 }
                 State::Head(_) => {
-                    let Some(parsed) = self.take_head(Part::Request, &mut bytes) else { return };
+                    let Some(parsed) = self.take_head(Part::Request, &mut bytes, out) else { return };
                     let Some(parsed) = head::parse_request(&parsed) else {
-                        self.lose_place(Part::Request, Cause::Malformed);
+                        self.lose_place(Part::Request, Cause::Malformed, out);
                         return;
                     };
                     self.begin_request(parsed.head, parsed.odd, out);
@@ -41,7 +42,7 @@ impl Http1 {
                         self.end_request();
                     }
                     Fed::Malformed => {
-                        self.lose_place(Part::Request, Cause::Malformed);
+                        self.lose_place(Part::Request, Cause::Malformed, out);
                         return;
                     }
                 },
@@ -49,7 +50,7 @@ impl Http1 {
         }
         if let Some(upgrade) = &mut self.upgrade {
             // The answer was there before its request; the rest of this record is for what follows.
-            upgrade.requests.extend_from_slice(bytes);
+            upgrade.requests.push(self.now.time, Came::Bytes(bytes.to_vec()), usize::MAX);
         }
     }
 
@@ -67,7 +68,7 @@ impl Http1 {
             self.give_up_connection();
             return;
         }
-        self.pipelined |= self.has_unanswered() && self.response.is_between_messages();
+        self.judge_order();
         let announced = body::of_request(&parsed.head, &parsed.method);
         let mut damage = Vec::new();
         let at = self.offset_of(Part::Request);
@@ -80,14 +81,19 @@ impl Http1 {
         if self.request.lost && !self.late {
             damage.push(Damage { cause: Cause::Resync, part: Part::Request, start: at, end: at });
         }
-        self.upgrading = asks_for_upgrade(&parsed);
+        self.upgrading = asks_for_upgrade(&parsed) && !self.unpairable;
         let over = announced.framing.is_over();
         let time = self.now.time;
         let times = Times { request_start: self.request.started, request_end: time, response_start: None, end: time };
         let request = Request { method: parsed.method, target: parsed.target, head: parsed.head, ..Request::default() };
         let exchange = Exchange { request, times, damage, ..Exchange::default() };
         let scans = [Scan::of(&exchange.request.head), None];
-        let mut pending = Pending { counted: exchange.kept_bytes(), exchange, scans, ..Pending::default() };
+        let (counted, after_loss) = (exchange.kept_bytes(), self.shaken);
+        let mut pending = Pending { counted, exchange, scans, after_loss, losses: self.losses, ..Pending::default() };
+        if self.unpairable {
+            pending.doubt(self.offset_of(Part::Response));
+            pending.response_done = true;
+        }
         self.kept += pending.counted;
         if self.limits.is_large(announced.framing.announced()) {
             self.kept -= pending.ask(Part::Request, out);
@@ -114,23 +120,36 @@ impl Http1 {
     }
 
     /// What is sent behind a request for an upgrade is whatever the answer makes it.
-    fn hold_behind_upgrade(&mut self, bytes: &[u8]) {
-        if self.behind_upgrade.len() + bytes.len() <= self.limits.held {
-            self.behind_upgrade.extend_from_slice(bytes);
-            return;
+    pub(super) fn hold_behind_upgrade(&mut self, came: Came, out: &mut dyn Observer) {
+        if !self.behind_upgrade.push(self.now.time, came, self.limits.held) {
+            self.behind_upgrade = Waiting::default();
+            self.upgrading = false;
+            self.lose_place(Part::Request, Cause::Limit, out);
         }
-        self.behind_upgrade = Vec::new();
-        self.upgrading = false;
-        self.lose_place(Part::Request, Cause::Limit);
+    }
+
+    /// No upgrade: what was sent behind the request for it is more requests.
+    pub(super) fn feed_behind(&mut self, out: &mut dyn Observer) {
+        let (time, mut behind) = (self.now.time, std::mem::take(&mut self.behind_upgrade));
+        while let Some((then, came)) = behind.pop() {
+            self.now.time = then;
+            match came {
+                Came::Bytes(bytes) => self.feed_request(&bytes, out),
+                Came::Gap(len, cause) => self.miss(Part::Request, len, cause, out),
+            }
+        }
+        self.now.time = time;
     }
 
     /// The exchanges so far can get no response any more.
     pub(super) fn give_up_pending(&mut self) {
+        let (time, at) = (self.now.time, self.offset_of(Part::Response));
         for pending in &mut self.pending {
             pending.request_done = true;
             if !pending.response_done {
                 pending.response_done = true;
-                pending.exchange.times.end = self.now.time;
+                pending.exchange.times.end = time;
+                pending.doubt(at);
             }
         }
     }

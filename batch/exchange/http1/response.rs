@@ -1,7 +1,7 @@
 //! The responses of a connection, and what came of them before its request.
 
 use super::{
-    Held, Http1,
+    Http1,
     body::{self, Fed},
     half::State,
     head,
@@ -10,6 +10,7 @@ use crate::{
     exchange::{Cause, Damage, Observer, Part, Response},
     messages::{Dialect, Messages, Scan},
     upgrade::{Target, Upgrade},
+    waiting::{Came, Waiting},
 };
 
 impl Http1 {
@@ -23,24 +24,24 @@ impl Http1 {
                 if self.held.is_empty() && head::skip_line_ends(bytes).is_empty() {
                     return;
                 }
-                if self.request.lost || self.response.lost {
+                if self.request.lost || self.response.lost || self.unpairable {
                     self.orphan = true;
                 } else {
-                    self.hold(bytes);
+                    self.hold(bytes, out);
                     return;
                 }
             }
             match &mut self.response.state {
                 State::Seek => return,
                 State::Head(_) => {
-                    let Some(parsed) = self.take_head(Part::Response, &mut bytes) else { return };
+                    let Some(parsed) = self.take_head(Part::Response, &mut bytes, out) else { return };
                     let Some(parsed) = head::parse_response(&parsed) else {
-                        self.lose_place(Part::Response, Cause::Malformed);
+                        self.lose_place(Part::Response, Cause::Malformed, out);
                         return;
                     };
                     self.begin_response(parsed.head, parsed.odd, out);
                     if let Some(upgrade) = &mut self.upgrade {
-                        upgrade.responses.extend_from_slice(bytes);
+                        upgrade.responses.push(self.now.time, Came::Bytes(bytes.to_vec()), usize::MAX);
                         return;
                     }
                 }
@@ -54,7 +55,7 @@ impl Http1 {
                         self.end_response(out);
                     }
                     Fed::Malformed => {
-                        self.lose_place(Part::Response, Cause::Malformed);
+                        self.lose_place(Part::Response, Cause::Malformed, out);
                         return;
                     }
                 },
@@ -67,12 +68,14 @@ impl Http1 {
         self.replaying = true;
         let time = self.now.time;
         while self.upgrade.is_some() || ((orphaned || self.has_unanswered()) && !self.over) {
-            let Some(held) = self.held.pop_front() else { break };
-            self.held_bytes -= held.bytes.len();
-            self.now.time = held.time;
-            match &mut self.upgrade {
-                Some(upgrade) => upgrade.responses.extend_from_slice(&held.bytes),
-                None => self.feed_response(&held.bytes, out),
+            let Some((then, came)) = self.held.pop() else { break };
+            self.now.time = then;
+            match (&mut self.upgrade, came) {
+                (Some(upgrade), came) => {
+                    upgrade.responses.push(then, came, usize::MAX);
+                }
+                (None, Came::Bytes(bytes)) => self.feed_response(&bytes, out),
+                (None, Came::Gap(len, cause)) => self.miss(Part::Response, len, cause, out),
             }
         }
         self.now.time = time;
@@ -84,32 +87,28 @@ impl Http1 {
     }
 
     /// A response came before its request: another thread of the process was faster with its record.
-    pub(super) fn hold(&mut self, bytes: &[u8]) {
+    pub(super) fn hold(&mut self, bytes: &[u8], out: &mut dyn Observer) {
         if !self.may_begin_held(bytes) {
             // A server that speaks first does not speak HTTP.
             self.over |= !self.certain;
-            self.lose_place(Part::Response, Cause::Malformed);
+            self.lose_place(Part::Response, Cause::Malformed, out);
             return;
         }
-        if self.held_bytes + bytes.len() > self.limits.held {
-            self.held.clear();
-            self.held_bytes = 0;
+        if self.replaying {
+            self.held.put_back(self.now.time, bytes);
+        } else if !self.held.push(self.now.time, Came::Bytes(bytes.to_vec()), self.limits.held) {
+            self.held = Waiting::default();
             self.orphans += 1;
-            self.lose_place(Part::Response, Cause::Limit);
-            return;
+            self.lose_place(Part::Response, Cause::Limit, out);
         }
-        self.held_bytes += bytes.len();
-        let held = Held { time: self.now.time, bytes: bytes.to_vec() };
-        if self.replaying { self.held.push_front(held) } else { self.held.push_back(held) }
     }
 
     /// Whether what is held, with these bytes, may be the beginning of a response.
     fn may_begin_held(&self, bytes: &[u8]) -> bool {
-        let held = self.held.iter().flat_map(|held| &held.bytes);
         if self.replaying {
-            head::may_begin_response(bytes.iter().chain(held))
+            head::may_begin_response(bytes.iter().chain(self.held.first_bytes()))
         } else {
-            head::may_begin_response(held.chain(bytes))
+            head::may_begin_response(self.held.first_bytes().chain(bytes))
         }
     }
 
@@ -119,6 +118,7 @@ impl Http1 {
             self.response.state = State::Head(Vec::new());
             return;
         }
+        self.judge_answer();
         let started = self.response.started;
         let at = self.offset_of(Part::Response);
         let pending = self.pending.iter_mut().find(|p| !p.response_done).filter(|_| !self.orphan);
@@ -130,7 +130,12 @@ impl Http1 {
             }
             return;
         };
+        let doubtful = self.response.lost && pending.losses != self.losses;
         let exchange = &mut pending.exchange;
+        if doubtful {
+            // Of what was lost since the request, its answer can have been a part.
+            exchange.damaged(Damage { cause: Cause::Resync, part: Part::Response, start: at, end: at });
+        }
         let announced = body::of_response(&parsed.head, parsed.status, &exchange.request.method);
         if announced.ambiguous {
             exchange.damaged(Damage { cause: Cause::AmbiguousLength, part: Part::Response, start: at, end: at });
@@ -140,8 +145,7 @@ impl Http1 {
         }
         let tunnel = parsed.status == 101
             || (exchange.request.method.eq_ignore_ascii_case("CONNECT") && matches!(parsed.status, 200..=299));
-        let target =
-            if parsed.status == 101 { Target::of(&exchange.request.head, &parsed.head) } else { Target::Other };
+        let target = if parsed.status == 101 { Target::of(&parsed.head) } else { Target::Other };
         exchange.times.response_start = Some(started);
         exchange.times.end = self.now.time;
         pending.scans[1] = Scan::of(&parsed.head);
@@ -171,8 +175,7 @@ impl Http1 {
             self.give_up_pending();
             self.over = true;
         } else if std::mem::take(&mut self.upgrading) {
-            let behind = std::mem::take(&mut self.behind_upgrade);
-            self.feed_request(&behind, out);
+            self.feed_behind(out);
         }
     }
 
@@ -181,7 +184,7 @@ impl Http1 {
         let Some(open) = self.pending.pop_front() else { return };
         self.kept -= open.counted;
         let requests = std::mem::take(&mut self.behind_upgrade);
-        self.upgrade = Some(Box::new(Upgrade { target, open, requests, responses: Vec::new() }));
+        self.upgrade = Some(Box::new(Upgrade { target, open, requests, responses: Waiting::default() }));
     }
 
     pub(super) fn end_response(&mut self, out: &mut dyn Observer) {
