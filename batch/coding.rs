@@ -2,7 +2,7 @@
 
 use std::io::{Read, copy};
 
-use ringtap_exchange::{Body, Head};
+use ringtap_exchange::{Body, Cut, Head};
 
 /// Codings of one body at most: more are only ever sent to do harm.
 const CODINGS_MAX: usize = 4;
@@ -18,8 +18,8 @@ pub(crate) struct Plain {
     pub(crate) bytes: Vec<u8>,
     /// The codings that were undone, in the order in which the header names them.
     pub(crate) decoded: Option<String>,
-    /// It comes to more bytes than a body may have.
-    pub(crate) cut: bool,
+    /// Why it is not whole, if decoding it has shown that.
+    pub(crate) cut: Option<Cut>,
 }
 
 /// Takes the bytes out of a body, and undoes their codings. A body that was not kept to its end comes to its beginning;
@@ -37,31 +37,65 @@ pub(crate) fn plain(head: &Head, body: &mut Body, limit: usize) -> Plain {
         return Plain { bytes, ..Plain::default() };
     }
     match decode(&bytes, &codings, limit) {
-        Some((plain, cut)) => Plain { bytes: plain, decoded: Some(codings.join(", ")), cut },
+        Some(Decoded { plain, end }) => {
+            let whole = body.complete && body.cut.is_none() && !body.holed;
+            let cut = match end {
+                End::Limit => Some(Cut::Limit),
+                // Of a body that was not kept to its end this is said already.
+                End::Broken if whole => Some(Cut::Coding),
+                End::Broken | End::Whole => None,
+            };
+            Plain { bytes: plain, decoded: Some(codings.join(", ")), cut }
+        }
         None => Plain { bytes, ..Plain::default() },
     }
 }
 
-/// The plain bytes, and whether there are more of them. `None`: there are none to be had.
-fn decode(bytes: &[u8], codings: &[&str], limit: usize) -> Option<(Vec<u8>, bool)> {
+/// The plain bytes. `None`: there are none to be had.
+fn decode(bytes: &[u8], codings: &[&str], limit: usize) -> Option<Decoded> {
     let mut reader: Box<dyn Read + '_> = Box::new(bytes);
     for coding in codings.iter().rev() {
-        reader = undo(coding, reader)?;
+        // Each layer comes to no more than a body may: a small body can be a large one in between.
+        reader = Box::new(undo(coding, reader)?.take(limit as u64 + 1));
     }
     let mut plain = Vec::new();
-    // An error behind some bytes is the end of what was kept.
-    let _ = copy(&mut reader.by_ref().take(limit as u64), &mut plain);
+    // An error behind some bytes is the end of what was kept, or of what was sent.
+    let broken = copy(&mut reader.by_ref().take(limit as u64), &mut plain).is_err();
     if plain.is_empty() {
         return None;
     }
     let more = plain.len() == limit && reader.read(&mut [0]).is_ok_and(|read| read > 0);
-    Some((plain, more))
+    Some(Decoded {
+        plain,
+        end: if more {
+            End::Limit
+        } else if broken {
+            End::Broken
+        } else {
+            End::Whole
+        },
+    })
+}
+
+/// What came of a body in codings, and what ended it.
+struct Decoded {
+    plain: Vec<u8>,
+    end: End,
+}
+
+/// Why there is no more of it.
+enum End {
+    Whole,
+    /// It comes to more than a body may have.
+    Limit,
+    /// What follows is not in the coding, or the coding does not end.
+    Broken,
 }
 
 /// The plain bytes of a body in these codings.
 #[cfg(fuzzing)]
 pub fn decoded(codings: &str, bytes: &[u8], limit: usize) -> Option<Vec<u8>> {
-    decode(bytes, &codings.split(", ").collect::<Vec<_>>(), limit).map(|(plain, _)| plain)
+    decode(bytes, &codings.split(", ").collect::<Vec<_>>(), limit).map(|decoded| decoded.plain)
 }
 
 fn undo<'a>(coding: &str, mut reader: Box<dyn Read + 'a>) -> Option<Box<dyn Read + 'a>> {
@@ -69,9 +103,9 @@ fn undo<'a>(coding: &str, mut reader: Box<dyn Read + 'a>) -> Option<Box<dyn Read
         "gzip" | "x-gzip" => Box::new(flate2::read::MultiGzDecoder::new(reader)),
         "deflate" => {
             // By the book with a header of zlib's, and without one from some servers.
-            let mut start = [0; 2];
-            let read = reader.read(&mut start).ok()?;
-            let (head, wrapped) = (start[..read].to_vec(), is_zlib(start));
+            let mut head = Vec::new();
+            reader.by_ref().take(2).read_to_end(&mut head).ok()?;
+            let wrapped = head.first_chunk().is_some_and(|start| is_zlib(*start));
             let all = std::io::Cursor::new(head).chain(reader);
             if wrapped {
                 Box::new(flate2::read::ZlibDecoder::new(all))
@@ -130,11 +164,14 @@ mod tests {
     /// What `brotli` makes of "a body".
     const BROTLI: [u8; 10] = [0x8b, 0x02, 0x80, b'a', b' ', b'b', b'o', b'd', b'y', 0x03];
 
-    fn undone(coding: &str, bytes: Vec<u8>, limit: usize) -> Plain {
+    fn head(coding: &str) -> Head {
         let mut headers = Headers::default();
         headers.push("Content-Encoding", coding);
-        let head = Head { headers, ..Head::default() };
-        plain(&head, &mut Body { bytes, ..Body::default() }, limit)
+        Head { headers, ..Head::default() }
+    }
+
+    fn undone(coding: &str, bytes: Vec<u8>, limit: usize) -> Plain {
+        plain(&head(coding), &mut Body { bytes, ..Body::default() }, limit)
     }
 
     #[test]
@@ -150,7 +187,7 @@ mod tests {
             ("identity, deflate ,gzip", gzip(&raw(TEXT))),
         ] {
             let done = undone(coding, bytes, 1000);
-            assert_eq!((done.bytes.as_slice(), done.cut), (TEXT, false), "{coding}");
+            assert_eq!((done.bytes.as_slice(), done.cut), (TEXT, None), "{coding}");
             assert!(done.decoded.is_some(), "{coding}");
         }
         assert_eq!(undone("br", BROTLI.to_vec(), 1000).bytes, b"a body");
@@ -182,7 +219,40 @@ mod tests {
         let zeros = vec![0; 32 << 20];
         for (coding, bytes) in [("gzip", gzip(&zeros)), ("zstd", zstd(&zeros)), ("gzip, gzip", gzip(&gzip(&zeros)))] {
             let done = undone(coding, bytes, 1 << 20);
-            assert_eq!((done.bytes.len(), done.cut), (1 << 20, true), "{coding}");
+            assert_eq!((done.bytes.len(), done.cut), (1 << 20, Some(Cut::Limit)), "{coding}");
         }
+    }
+
+    /// A coding that breaks off although the body came whole says so; of a body that did not, that is said elsewhere.
+    #[test]
+    fn broken_codings_are_told() {
+        let long: Vec<u8> = (0..40_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        let coded = gzip(&long);
+        let mut wrong = coded.clone();
+        let crc = wrong.len() - 6;
+        wrong[crc] ^= 1;
+        for (bytes, whole, cut) in [
+            (&coded[..coded.len() / 2], true, Some(Cut::Coding)),
+            (&coded[..coded.len() / 2], false, None),
+            (&wrong[..], true, Some(Cut::Coding)),
+            (&coded[..], true, None),
+        ] {
+            let mut body = Body { bytes: bytes.to_vec(), size: bytes.len() as u64, complete: whole, ..Body::default() };
+            let done = plain(&head("gzip"), &mut body, 1 << 20);
+            assert_eq!(done.cut, cut, "{} bytes, {whole}", bytes.len());
+            assert!(long.starts_with(&done.bytes) && !done.bytes.is_empty());
+        }
+    }
+
+    /// Blocks that come to nothing, many times over, in a layer that nobody sees.
+    #[test]
+    fn bombs_between_the_layers_are_cut() {
+        let nothing: Vec<u8> = [0, 0, 0, 0xff, 0xff].repeat(40_000_000 / 5);
+        let coded = gzip(&gzip(&nothing));
+        assert!(coded.len() < 4096, "{}", coded.len());
+        let begun = std::time::Instant::now();
+        let mut body = Body { size: coded.len() as u64, bytes: coded, complete: true, ..Body::default() };
+        assert_eq!(plain(&head("deflate, gzip, gzip"), &mut body, 64 << 10).decoded, None);
+        assert!(begun.elapsed() < std::time::Duration::from_secs(2), "{:?}", begun.elapsed());
     }
 }

@@ -33,7 +33,7 @@ impl NewRow<'_> {
         to.damage(&self.exchange.damage);
         self.push_messages(to);
         let [request, response] = bodies;
-        let cut = |body: &Body, plain: &Plain| cut(body).or(plain.cut.then_some(Cut::Limit.as_str()));
+        let cut = |body: &Body, plain: &Plain| cut(body).or(plain.cut.map(Cut::as_str));
         let answer = self.exchange.response.as_ref();
         to.request_cut.append_option(cut(&self.exchange.request.body, &request));
         to.response_cut.append_option(answer.and_then(|answer| cut(&answer.body, &response)));
@@ -158,7 +158,9 @@ impl<'a> Target<'a> {
                 let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
                 (scheme, Some(authority), path)
             }
-            _ if request.method.eq_ignore_ascii_case("CONNECT") => (scheme, Some(request.target.as_str()), ""),
+            _ if request.method == "CONNECT" && request.protocol.is_none() => {
+                (scheme, Some(request.target.as_str()), "")
+            }
             _ => (scheme, None, request.target.as_str()),
         };
         let authority = absolute.or_else(|| request.host()).map(str::to_owned);

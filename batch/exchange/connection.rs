@@ -48,10 +48,26 @@ enum Engine {
 #[derive(Debug, Default)]
 struct First {
     waiting: Vec<(Direction, u64, Vec<u8>)>,
+    /// Bytes that wait, by direction.
+    len: [usize; 2],
     /// Bytes passed over in search of a message.
     sought: u64,
     /// Bytes before these are missing.
     lost: bool,
+}
+
+/// From so many bytes on, first bytes that tell nothing are a line that is still coming.
+const LINE_MIN: usize = 64;
+
+impl First {
+    fn push(&mut self, direction: Direction, time: u64, bytes: &[u8]) {
+        self.len[usize::from(direction == Direction::Received)] += bytes.len();
+        match self.waiting.last_mut() {
+            // Of one moment, or at least of one record after the other: the first one's time is the head's.
+            Some((last, _, waiting)) if *last == direction => waiting.extend_from_slice(bytes),
+            _ => self.waiting.push((direction, time, bytes.to_vec())),
+        }
+    }
 }
 
 /// What first bytes come to.
@@ -261,7 +277,7 @@ impl Connection {
     fn miss(&mut self, direction: Direction, len: u64, cause: Cause, time: u64, out: &mut dyn Observer) {
         let (part, now) = (self.part_of(direction), self.moment(time));
         match (&mut self.engine, part) {
-            (Engine::Undecided(first), _) => *first = First { lost: true, sought: first.sought, waiting: Vec::new() },
+            (Engine::Undecided(first), _) => *first = First { lost: true, sought: first.sought, ..First::default() },
             (Engine::Http1(http), Some(part)) => http.missing(part, len, cause, now, out),
             (Engine::Http2(http), Some(part)) => http.missing(part, len, cause, now, out),
             (Engine::WebSocket(socket), Some(part)) => socket.missing(part, len, cause, now),
@@ -358,6 +374,13 @@ impl Connection {
     /// Finds out who decodes the connection, by the first bytes of a stream.
     fn decide(&mut self, direction: Direction, bytes: &[u8], time: u64, out: &mut dyn Observer) {
         let Engine::Undecided(first) = &mut self.engine else { return };
+        let len = first.len[usize::from(direction == Direction::Received)];
+        // A line that is still coming decides nothing before its end; to look at all of it each time would cost the
+        // square of its length.
+        if len >= LINE_MIN && len + bytes.len() <= self.limits.head && !bytes.iter().any(u8::is_ascii_control) {
+            first.push(direction, time, bytes);
+            return;
+        }
         let first = std::mem::take(first);
         let mut all: Vec<u8> =
             first.waiting.iter().filter(|(d, ..)| *d == direction).flat_map(|(.., b)| b).copied().collect();
@@ -376,9 +399,9 @@ impl Connection {
                 }
                 self.feed(direction, bytes, time, out);
             }
-            Verdict::Wait if all.len() + bytes.len() <= self.limits.head => {
+            Verdict::Wait if len + bytes.len() <= self.limits.head => {
                 let mut first = first;
-                first.waiting.push((direction, time, bytes.to_vec()));
+                first.push(direction, time, bytes);
                 self.engine = Engine::Undecided(first);
             }
             Verdict::Pass if first.sought.saturating_add(passed) <= self.limits.seek => {

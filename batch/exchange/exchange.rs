@@ -199,6 +199,8 @@ pub enum Cut {
     Unwanted,
     /// It was left out of a recording.
     Redacted,
+    /// Its content coding breaks off, or does not hold together.
+    Coding,
 }
 
 impl Cut {
@@ -210,6 +212,7 @@ impl Cut {
             Self::Budget => "budget",
             Self::Unwanted => "unwanted",
             Self::Redacted => "redacted",
+            Self::Coding => "coding",
         }
     }
 }
@@ -258,6 +261,8 @@ pub struct Request {
     pub authority: Option<String>,
     /// `http` or `https`, where the request says it.
     pub scheme: Option<String>,
+    /// What an extended CONNECT asks for (RFC 8441): its target is a path like any other's.
+    pub protocol: Option<String>,
     /// Version, headers, trailers.
     pub head: Head,
     /// Body.

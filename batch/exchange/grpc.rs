@@ -16,7 +16,7 @@ const PREFIX: usize = 5;
 const COMPRESSED: u8 = 0x01;
 const TRAILERS: u8 = 0x80;
 /// Bytes of gRPC-Web trailers at most.
-const TRAILERS_MAX: u64 = 64 << 10;
+const TRAILERS_MAX: usize = 64 << 10;
 /// Four letters of base64 stand for up to three bytes.
 const QUANTUM: usize = 4;
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -64,6 +64,10 @@ impl Scanner {
         }
     }
 
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.found.kept_bytes() + self.trailers.len() + self.quantum.len()
+    }
+
     pub(crate) fn feed(&mut self, data: &[u8], time: u64) {
         if !self.coded {
             return self.frames(data, time);
@@ -96,8 +100,10 @@ impl Scanner {
             let (part, rest) =
                 data.split_at(usize::try_from(self.left).map_or(data.len(), |left| left.min(data.len())));
             self.pass(part.len() as u64);
-            if self.open.as_ref().is_some_and(|open| open.flags & TRAILERS != 0 && open.len <= TRAILERS_MAX) {
-                self.trailers.extend_from_slice(part);
+            if self.open.as_ref().is_some_and(|open| open.flags & TRAILERS != 0) {
+                // There is one such frame; more of them come to no more than it may have.
+                let room = TRAILERS_MAX.saturating_sub(self.trailers.len());
+                self.trailers.extend_from_slice(&part[..part.len().min(room)]);
             }
             data = rest;
             self.end_message(time);

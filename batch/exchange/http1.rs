@@ -235,6 +235,7 @@ impl Http1 {
             return framing.feed(bytes, &mut Intake { body, room: Room::NONE, scan: None, time });
         };
         let scan = pending.scans[part.index()].as_mut();
+        let scanned = scan.as_ref().map_or(0, |scan| scan.kept_bytes());
         let Some(body) = pending.exchange.body_mut(part) else { return Fed::NeedMore };
         let before = body.bytes.len();
         let room = match () {
@@ -244,9 +245,10 @@ impl Http1 {
         };
         let fed = framing.feed(bytes, &mut Intake { body, room, scan, time });
         let grown = body.bytes.len() - before;
+        let scanned = pending.scans[part.index()].as_ref().map_or(0, |scan| scan.kept_bytes().saturating_sub(scanned));
         let grown_large = before < limits.large && body.bytes.len() >= limits.large;
-        self.kept += grown;
-        pending.counted += grown;
+        self.kept += grown + scanned;
+        pending.counted += grown + scanned;
         if grown_large {
             self.kept -= pending.ask(part, out);
         }

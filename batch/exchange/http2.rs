@@ -56,6 +56,9 @@ pub(crate) struct Http2 {
 /// Streams that were reset lately: frames of theirs can still be under way.
 const RESETS_MAX: usize = 64;
 
+/// Bytes of fields in which those stand that come first.
+const PSEUDO_MAX: usize = 4096;
+
 /// Which half the frames are of, where a header block among them says so.
 pub(crate) fn part_of(mut bytes: &[u8]) -> Option<Part> {
     let mut table = hpack::Decoder::default();
@@ -66,7 +69,7 @@ pub(crate) fn part_of(mut bytes: &[u8]) -> Option<Part> {
         bytes = &rest[payload.len()..];
         // Padding and priority come first; such a frame is passed over.
         if frame.kind == Kind::Headers && frame.flags & (flag::PADDED | flag::PRIORITY) == 0 {
-            let fields = Fields::decode(&mut table, payload, usize::MAX).ok()?;
+            let fields = Fields::decode(&mut table, payload, PSEUDO_MAX).ok()?;
             match () {
                 () if fields.status.is_some() => return Some(Part::Response),
                 () if fields.method.is_some() || fields.scheme.is_some() => return Some(Part::Request),

@@ -78,7 +78,7 @@ pub struct Message {
 }
 
 /// Messages that are told apart; of more only the number is known.
-const LISTED_MAX: usize = 4096;
+const LISTED_MAX: usize = 1024;
 
 /// The messages of one half.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,6 +135,14 @@ impl Scan {
         // The lines of a coded stream are not to be seen.
         let plain = head.headers.get("content-encoding").is_none_or(|coding| coding.eq_ignore_ascii_case("identity"));
         (is("text/event-stream") && plain).then(|| Self::Events(Box::default()))
+    }
+
+    /// Bytes of memory.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        match self {
+            Self::Grpc(scanner) => scanner.kept_bytes(),
+            Self::Events(scanner) => scanner.kept_bytes(),
+        }
     }
 
     /// Whether the exchange can last long, so that its beginning is worth a report.

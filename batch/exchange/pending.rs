@@ -44,6 +44,11 @@ impl Pending {
         exchange
     }
 
+    /// Bytes of memory.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.exchange.kept_bytes() + self.scans.iter().flatten().map(Scan::kept_bytes).sum::<usize>()
+    }
+
     /// Lets a large body go if nobody wants it; returns how many bytes that frees.
     pub(crate) fn ask(&mut self, part: Part, out: &mut dyn Observer) -> usize {
         if out.wants_body(&self.exchange, part) {

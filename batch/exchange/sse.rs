@@ -4,6 +4,8 @@ use crate::messages::{Dialect, Kind, Message, Messages};
 
 /// What of a line decides whether it carries data.
 const FIELD: &[u8] = b"data";
+/// A byte order mark in UTF-8.
+const MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Counts the events of a stream, fed at any split.
 #[derive(Debug)]
@@ -16,6 +18,8 @@ pub(crate) struct Scanner {
     /// First bytes of the present line, as many as matter.
     line: Vec<u8>,
     has_data: bool,
+    /// A line has ended.
+    begun: bool,
     /// The last byte was a carriage return: a line feed right behind it belongs to it.
     returned: bool,
     /// Lines are missing: what follows begins with the next event.
@@ -30,6 +34,7 @@ impl Default for Scanner {
             start: 0,
             line: Vec::new(),
             has_data: false,
+            begun: false,
             returned: false,
             lost: false,
         }
@@ -47,7 +52,7 @@ impl Scanner {
             self.returned = false;
             let end = memchr::memchr2(b'\n', b'\r', data);
             let line = &data[..end.unwrap_or(data.len())];
-            let room = (FIELD.len() + 1).saturating_sub(self.line.len());
+            let room = (MARK.len() + FIELD.len() + 1).saturating_sub(self.line.len());
             self.line.extend_from_slice(&line[..line.len().min(room)]);
             self.at += line.len() as u64;
             data = &data[line.len()..];
@@ -63,6 +68,9 @@ impl Scanner {
 
     fn end_line(&mut self, ending: u64, time: u64) {
         let line = std::mem::take(&mut self.line);
+        // One can stand before all else.
+        let first = !std::mem::replace(&mut self.begun, true);
+        let line = line.strip_prefix(MARK).filter(|_| first).unwrap_or(&line);
         if !line.is_empty() {
             self.has_data |= line == FIELD || line.starts_with(b"data:");
             self.at += ending;
@@ -82,6 +90,10 @@ impl Scanner {
         self.line.clear();
         self.line.extend_from_slice(b"?");
         self.lost = true;
+    }
+
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.found.kept_bytes() + self.line.len()
     }
 
     pub(crate) fn finish(self) -> Messages {

@@ -1,7 +1,8 @@
 //! What the hello messages of TLS say: the name that is asked for, the protocols that are offered, the version.
 
 use tls_parser::{
-    SNIType, TlsExtension, TlsMessage, TlsMessageHandshake, TlsVersion, parse_tls_extensions, parse_tls_plaintext,
+    SNIType, TlsExtension, TlsMessage, TlsMessageHandshake, TlsVersion, parse_tls_extensions,
+    parse_tls_message_handshake,
 };
 
 use crate::exchange::Part;
@@ -10,6 +11,11 @@ use crate::exchange::Part;
 const HELLO_MAX: usize = 16 << 10;
 /// First byte of a handshake's records, and the first byte of their version.
 const HANDSHAKE: [u8; 2] = [22, 3];
+
+/// Kinds of messages that a handshake begins with.
+const HELLOS: [u8; 2] = [1, 2];
+/// Bytes of a record's head.
+const RECORD: usize = 5;
 
 /// What both ends have said.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -90,32 +96,49 @@ impl Tls {
     }
 }
 
-/// Reads a hello. False: there is more of it to come.
+/// Reads a hello, which can lie in several records. False: there is more of it to come.
 fn hello_of(bytes: &[u8], hello: &mut Hello) -> bool {
-    let record = match parse_tls_plaintext(bytes) {
-        Ok((_, record)) => record,
-        Err(tls_parser::Err::Incomplete(_)) => return false,
-        Err(_) => return true,
-    };
-    for message in record.msg {
-        match message {
-            TlsMessage::Handshake(TlsMessageHandshake::ClientHello(client)) => {
-                for extension in extensions(client.ext) {
-                    read_offer(&extension, hello);
-                }
+    let (mut rest, mut joined) = (bytes, Vec::new());
+    while let Some((&[kind, 3, _, high, low], behind)) = rest.split_first_chunk::<RECORD>() {
+        let len = usize::from(u16::from_be_bytes([high, low]));
+        // Anything else than a handshake between its parts is none of ours.
+        let Some(part) = behind.get(..len).filter(|_| kind == HANDSHAKE[0]) else { break };
+        joined.extend_from_slice(part);
+        rest = &behind[len..];
+        if joined.first().is_some_and(|kind| !HELLOS.contains(kind)) {
+            return true;
+        }
+        match parse_tls_message_handshake(&joined) {
+            Ok((_, message)) => {
+                read_hello(&message, hello);
+                return true;
             }
-            TlsMessage::Handshake(TlsMessageHandshake::ServerHello(server)) => {
-                hello.version = version(server.version);
-                for extension in extensions(server.ext) {
-                    if let TlsExtension::SupportedVersions(chosen) = extension {
-                        hello.version = chosen.first().and_then(|chosen| version(*chosen)).or(hello.version);
-                    }
-                }
-            }
-            _ => {}
+            Err(tls_parser::Err::Incomplete(_)) => {}
+            Err(_) => return true,
         }
     }
-    true
+    // Whole records that are no handshake, or none of TLS: nothing that comes can make one of them.
+    let Some(&[kind, major, ..]) = rest.first_chunk::<2>() else { return false };
+    [kind, major] != HANDSHAKE
+}
+
+fn read_hello(message: &TlsMessage<'_>, hello: &mut Hello) {
+    match message {
+        TlsMessage::Handshake(TlsMessageHandshake::ClientHello(client)) => {
+            for extension in extensions(client.ext) {
+                read_offer(&extension, hello);
+            }
+        }
+        TlsMessage::Handshake(TlsMessageHandshake::ServerHello(server)) => {
+            hello.version = version(server.version);
+            for extension in extensions(server.ext) {
+                if let TlsExtension::SupportedVersions(chosen) = extension {
+                    hello.version = chosen.first().and_then(|chosen| version(*chosen)).or(hello.version);
+                }
+            }
+        }
+        _ => {}
+    }
 }
 
 fn extensions(bytes: Option<&[u8]>) -> Vec<TlsExtension<'_>> {
@@ -126,7 +149,7 @@ fn read_offer(extension: &TlsExtension<'_>, hello: &mut Hello) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     match extension {
         TlsExtension::SNI(names) => {
-            let name = names.iter().find(|(kind, _)| *kind == SNIType::HostName);
+            let name = names.iter().find(|(kind, name)| *kind == SNIType::HostName && !name.is_empty());
             hello.sni = name.map(|(_, name)| text(name).to_ascii_lowercase());
         }
         TlsExtension::ALPN(offered) => hello.alpn = offered.iter().map(|name| text(name)).collect(),

@@ -565,3 +565,55 @@ fn noise_is_survived() {
         assert_eq!(run.connection.kept_bytes(), 0);
     }
 }
+
+/// Methods are compared as they are written, tokens of any kind are methods, and targets need not begin with a slash.
+#[test]
+fn first_lines_that_servers_answer_are_read() {
+    for (line, told) in [
+        ("head / HTTP/1.1", "head / -> 200 5 []"),
+        ("connect / HTTP/1.1", "connect / -> 200 5 []"),
+        ("F.OO1 / HTTP/1.1", "F.OO1 / -> 200 5 []"),
+        ("GET / HTTP/1.1 ", "GET / -> 200 5 []"),
+        ("GET\t/ HTTP/1.1", "GET / -> 200 5 []"),
+        ("GET ?q HTTP/1.1", "GET ?q -> 200 5 []"),
+    ] {
+        let mut run = Run::client();
+        run.feed(&[Req(format!("{line}\r\n\r\n").as_bytes()), Res(OK5), Req(GET), Res(OK5)]);
+        let lines = lines(&run.out);
+        assert_eq!(lines.len(), 2, "{line}: {lines:?}");
+        assert!(lines[0].starts_with(told.trim_end_matches(" []")), "{line}: {lines:?}");
+    }
+    let mut run = Run::client();
+    run.feed(&[Req(b"CONNECT [2001:db8::1]:80 HTTP/1.1\r\n\r\n"), Res(b"HTTP/1.1 200 OK\r\n\r\n")]);
+    assert_eq!(lines(&run.out), ["CONNECT [2001:db8::1]:80 -> 200 0 []"]);
+}
+
+/// Shapes that are read in more than one way are marked.
+#[test]
+fn shapes_that_smuggle_are_marked() {
+    for (head, cause) in [
+        ("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "ambiguous_length"),
+        ("POST / HTTP/1.1\r\nTransfer-Encoding: identity\r\nContent-Length: 1\r\n\r\nx", "ambiguous_length"),
+        ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "malformed"),
+    ] {
+        let mut run = Run::client();
+        run.feed(&[Req(head.as_bytes()), Res(OK5)]);
+        assert_eq!(lines(&run.out).len(), 1, "{head}");
+        assert!(lines(&run.out)[0].contains(cause), "{head}: {:?}", lines(&run.out));
+    }
+}
+
+/// A line that comes byte by byte costs no more than its length.
+#[test]
+fn long_first_lines_are_not_read_again_and_again() {
+    let begun = std::time::Instant::now();
+    let mut connection = Connection::new(Limits { head: 1 << 20, ..Limits::default() }, None, false);
+    let mut out: Vec<Exchange> = Vec::new();
+    let line = [b"GET /".to_vec(), vec![b'a'; 200_000], b" HTTP/1.1\r\n\r\n".to_vec()].concat();
+    for (at, byte) in line.iter().enumerate() {
+        connection.data(Direction::Sent, at as u64, &[*byte], 1, &mut out);
+    }
+    assert_eq!((connection.open_exchanges(), connection.protocol()), (1, Protocol::Http1));
+    // The square of it takes minutes.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(20));
+}

@@ -2,7 +2,7 @@
 
 use super::chunked::{Chunked, Step};
 use crate::{
-    exchange::{Body, Head, Headers},
+    exchange::{Body, Head, Headers, Version},
     intake::Intake,
 };
 
@@ -34,7 +34,7 @@ pub(crate) enum Fed {
 
 /// The body of a request.
 pub(crate) fn of_request(head: &Head, method: &str) -> Announced {
-    if method.eq_ignore_ascii_case("CONNECT") {
+    if method == "CONNECT" {
         // What follows belongs to the tunnel, whatever the head says.
         return Announced { framing: Framing::Length(0), ambiguous: false };
     }
@@ -46,7 +46,7 @@ pub(crate) fn of_request(head: &Head, method: &str) -> Announced {
 
 /// The body of a response to `method`.
 pub(crate) fn of_response(head: &Head, status: u16, method: &str) -> Announced {
-    if method.eq_ignore_ascii_case("HEAD") || matches!(status, 100..=199 | 204 | 304) {
+    if method == "HEAD" || matches!(status, 100..=199 | 204 | 304) {
         return Announced { framing: Framing::Length(0), ambiguous: false };
     }
     announced(head, Framing::UntilClose)
@@ -55,19 +55,26 @@ pub(crate) fn of_response(head: &Head, status: u16, method: &str) -> Announced {
 fn announced(head: &Head, otherwise: Framing) -> Announced {
     let codings: Vec<&str> =
         head.headers.get_all("transfer-encoding").flat_map(|v| v.split(',')).map(str::trim).collect();
+    // An old name for none, which some do not know any more.
+    let identity = codings.iter().all(|coding| coding.eq_ignore_ascii_case("identity"));
+    let doubtful = identity && !codings.is_empty();
+    let codings = if identity { Vec::new() } else { codings };
     let lengths: Vec<&str> = head.headers.get_all("content-length").flat_map(|v| v.split(',')).map(str::trim).collect();
     if let Some(last) = codings.last() {
         let chunked = last.eq_ignore_ascii_case("chunked");
         let framing = if chunked { Framing::Chunked(Chunked::new()) } else { Framing::UntilClose };
         let misplaced = codings[..codings.len() - 1].iter().any(|coding| coding.eq_ignore_ascii_case("chunked"));
-        return Announced { framing, ambiguous: !lengths.is_empty() || misplaced };
+        // HTTP/1.0 has no codings: some servers read them all the same (RFC 9112, section 6.1).
+        let ambiguous = !lengths.is_empty() || misplaced || head.version == Version::Http10;
+        return Announced { framing, ambiguous };
     }
     let Some(first) = lengths.first() else { return Announced { framing: otherwise, ambiguous: false } };
     let digits = !first.is_empty() && first.bytes().all(|b| b.is_ascii_digit());
     match first.parse() {
-        Ok(length) if digits => {
-            Announced { framing: Framing::Length(length), ambiguous: lengths.iter().any(|other| other != first) }
-        }
+        Ok(length) if digits => Announced {
+            framing: Framing::Length(length),
+            ambiguous: doubtful || lengths.iter().any(|other| other != first),
+        },
         _ => Announced { framing: otherwise, ambiguous: true },
     }
 }

@@ -62,7 +62,7 @@ pub(crate) fn may_begin_response<'b>(bytes: impl Iterator<Item = &'b u8>) -> boo
 
 /// `METHOD target HTTP/1.x`, as far as it is there.
 fn request_start(bytes: &[u8]) -> Start {
-    let Some(space) = bytes.iter().position(|b| *b == b' ') else {
+    let Some(space) = bytes.iter().position(|b| is_blank(*b)) else {
         let plausible = bytes.len() <= METHOD_MAX && bytes.iter().all(|b| is_method_byte(*b));
         return if plausible { Start::Undecided } else { Start::Other };
     };
@@ -70,23 +70,24 @@ fn request_start(bytes: &[u8]) -> Start {
         return Start::Other;
     }
     let target = &bytes[space + 1..];
-    // The same is asked of a whole line and of one that is coming.
-    if !target.first().is_none_or(|b| matches!(b, b'/' | b'*') || b.is_ascii_alphanumeric()) {
-        return Start::Other;
-    }
-    match target.iter().position(u8::is_ascii_control) {
+    match target.iter().position(|b| b.is_ascii_control() && *b != b'\t') {
         Some(end) => {
-            let line = &target[..end];
+            let line = target[..end].trim_ascii_end();
             let ends_line = matches!(target[end], b'\r' | b'\n');
-            let version = line.rsplit(|b| *b == b' ').next().unwrap_or_default();
+            let version = line.rsplit(|b| is_blank(*b)).next().unwrap_or_default();
             if ends_line && version.starts_with(b"HTTP/1.") { Start::Request } else { Start::Other }
         }
         None => Start::Undecided,
     }
 }
 
+/// Of a token (RFC 9110, section 5.6.2).
 fn is_method_byte(byte: u8) -> bool {
-    byte.is_ascii_alphabetic() || matches!(byte, b'-' | b'_')
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
 }
 
 /// Servers and clients skip empty lines in front of a message.

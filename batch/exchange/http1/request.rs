@@ -75,7 +75,8 @@ impl Http1 {
         if announced.ambiguous {
             damage.push(Damage { cause: Cause::AmbiguousLength, part: Part::Request, start: at, end: at });
         }
-        if odd {
+        // With two hosts, which one is meant?
+        if odd || parsed.head.headers.get_all("host").count() > 1 {
             damage.push(Damage { cause: Cause::Malformed, part: Part::Request, start: at, end: at });
         }
         if self.request.lost && !self.late {
@@ -166,5 +167,5 @@ impl Http1 {
 }
 
 fn asks_for_upgrade(request: &head::RequestHead) -> bool {
-    request.method.eq_ignore_ascii_case("CONNECT") || request.head.headers.get("upgrade").is_some()
+    request.method == "CONNECT" || request.head.headers.get("upgrade").is_some()
 }

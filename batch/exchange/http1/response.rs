@@ -143,8 +143,8 @@ impl Http1 {
         if odd {
             exchange.damaged(Damage { cause: Cause::Malformed, part: Part::Response, start: at, end: at });
         }
-        let tunnel = parsed.status == 101
-            || (exchange.request.method.eq_ignore_ascii_case("CONNECT") && matches!(parsed.status, 200..=299));
+        let tunnel =
+            parsed.status == 101 || (exchange.request.method == "CONNECT" && matches!(parsed.status, 200..=299));
         let target = if parsed.status == 101 { Target::of(&parsed.head) } else { Target::Other };
         exchange.times.response_start = Some(started);
         exchange.times.end = self.now.time;

@@ -351,6 +351,13 @@ const DIFFERENT: [(&str, &[&str]); 16] = [
     ),
 ];
 
+/// Behind what is refused a message is looked for where records begin: what is found there hangs on the cut.
+fn up_to_refusal(told: &str) -> Vec<&str> {
+    let refused = told.ends_with("refused\n");
+    let last = told.lines().position(|line| refused && line.ends_with("complete=false"));
+    told.lines().take(last.map_or(usize::MAX, |last| last + 1)).collect()
+}
+
 #[test]
 fn the_corpus_of_llhttp() {
     let cases = cases();
@@ -362,6 +369,7 @@ fn the_corpus_of_llhttp() {
         let whole = found(case, &[&case.wire]);
         for cut in 1..case.wire.len() {
             let split = found(case, &[&case.wire[..cut], &case.wire[cut..]]);
+            let (split, whole) = (up_to_refusal(&split), up_to_refusal(&whole));
             assert_eq!(split, whole, "{} cut at {cut}: {}", case.name, case.wire.escape_ascii());
         }
         if !is_as_expected(case, &whole) && !DIFFERENT.iter().any(|(_, names)| names.contains(&case.name.as_str())) {

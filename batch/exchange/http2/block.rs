@@ -36,6 +36,8 @@ pub(super) struct Fields {
     pub(super) head: Head,
     /// Fields that were told before anybody looked.
     pub(super) unknown: usize,
+    /// Fields that HTTP/2 forbids, because they say other things to those who forward them.
+    pub(super) odd: bool,
     /// Fields were left out: a head has only so much room.
     pub(super) cut: bool,
 }
@@ -59,6 +61,11 @@ impl Fields {
     }
 
     fn push(&mut self, name: &[u8], value: &[u8]) {
+        self.odd |= value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0))
+            || matches!(name, b"transfer-encoding" | b"connection" | b"upgrade")
+            || (name == b":method" && self.method.is_some())
+            || (name == b":path" && self.target.is_some())
+            || (name == b":authority" && self.authority.is_some());
         let value = text(value);
         match name {
             b":method" => self.method = Some(value.into_owned()),

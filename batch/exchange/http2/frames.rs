@@ -122,6 +122,7 @@ impl Http2 {
         let damage = match () {
             () if fields.cut => Some(here(Cause::Limit)),
             () if fields.unknown > 0 => Some(here(Cause::UnknownHeaders)),
+            () if fields.odd => Some(here(Cause::Malformed)),
             () => None,
         };
         let half = if promised.is_some() { Part::Request } else { part };
@@ -143,10 +144,11 @@ impl Http2 {
     fn request(&mut self, id: u32, fields: Fields, pushed: bool, out: &mut dyn Observer) {
         if let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.is_requested()) {
             stream.trailers(Part::Request, fields);
-            return self.recount(id);
+            self.recount(id);
+            return self.make_room(out);
         }
-        if !pushed && fields.method.is_none() && fields.unknown == 0 && self.missed[0] {
-            // Trailers of a request that was not seen.
+        if !pushed && fields.method.is_none() && fields.unknown == 0 && (self.missed[0] || self.reset.contains(&id)) {
+            // Trailers of a request that was not seen, or whose stream was given up.
             return;
         }
         self.make_room(out);
@@ -167,7 +169,8 @@ impl Http2 {
         match self.streams.get_mut(&id) {
             Some(stream) if stream.is_answered() => {
                 stream.trailers(Part::Response, fields);
-                return self.recount(id);
+                self.recount(id);
+                return self.make_room(out);
             }
             Some(_) => {}
             // Frames of a stream that was given up.
@@ -191,6 +194,7 @@ impl Http2 {
             stream.pending.ask(Part::Request, out);
         }
         self.recount(id);
+        self.make_room(out);
     }
 
     fn recount(&mut self, id: u32) {
@@ -201,14 +205,13 @@ impl Http2 {
     /// Of too many streams the oldest is given out as it is.
     fn make_room(&mut self, out: &mut dyn Observer) {
         let heads_max = self.limits.connection.saturating_add(self.limits.head);
-        if self.streams.len() < self.limits.pipeline && self.kept <= heads_max {
-            return;
+        while self.streams.len() >= self.limits.pipeline || self.kept > heads_max {
+            let Some(oldest) = self.streams.keys().copied().min() else { return };
+            let Some(mut stream) = self.streams.remove(&oldest) else { return };
+            let [start, _] = self.now.offsets;
+            stream.pending.exchange.damaged(Damage { cause: Cause::Limit, part: Part::Response, start, end: start });
+            self.hand_out(stream, out);
         }
-        let Some(oldest) = self.streams.keys().copied().min() else { return };
-        let Some(mut stream) = self.streams.remove(&oldest) else { return };
-        let [start, _] = self.now.offsets;
-        stream.pending.exchange.damaged(Damage { cause: Cause::Limit, part: Part::Response, start, end: start });
-        self.hand_out(stream, out);
     }
 
     /// Bytes of a body.

@@ -68,6 +68,7 @@ impl Stream {
             if fields.protocol.is_none() {
                 request.target = request.authority.clone().unwrap_or_default();
             }
+            request.protocol = fields.protocol;
             request.body.cut = Some(Cut::Unwanted);
         }
         self.pending.scans[0] = Scan::of(&request.head);
@@ -106,7 +107,7 @@ impl Stream {
     /// Counts what is kept anew; returns the change.
     pub(super) fn recount(&mut self) -> isize {
         let before = self.pending.counted;
-        self.pending.counted = self.pending.exchange.kept_bytes();
+        self.pending.counted = self.pending.kept_bytes();
         self.pending.counted.cast_signed() - before.cast_signed()
     }
 
@@ -122,6 +123,7 @@ impl Stream {
     ) -> isize {
         self.heard = now.time;
         let scan = self.pending.scans[part.index()].as_mut();
+        let scanned = scan.as_ref().map_or(0, |scan| scan.kept_bytes());
         let Some(body) = self.pending.exchange.body_mut(part) else { return 0 };
         let before = body.bytes.len();
         let room = match () {
@@ -131,8 +133,10 @@ impl Stream {
         };
         Intake { body, room, scan, time: now.time }.take(data);
         let after = body.bytes.len();
-        let grown = (after - before).cast_signed();
-        self.pending.counted += after - before;
+        let found =
+            self.pending.scans[part.index()].as_ref().map_or(0, |scan| scan.kept_bytes().saturating_sub(scanned));
+        let grown = (after - before + found).cast_signed();
+        self.pending.counted += after - before + found;
         if before < limits.large && after >= limits.large {
             return grown - self.pending.ask(part, out).cast_signed();
         }
@@ -178,6 +182,7 @@ impl Stream {
 
     /// A half has ended as it should.
     pub(super) fn end(&mut self, part: Part, now: Moment) {
+        self.check_length(part, now);
         let Pending { exchange, request_done, response_done, .. } = &mut self.pending;
         match part {
             Part::Request => {
@@ -191,6 +196,25 @@ impl Stream {
         }
         if let Some(body) = exchange.body_mut(part) {
             body.complete = true;
+        }
+    }
+
+    /// A length that was announced and another one that came: who believes the one sees another message than who counts.
+    fn check_length(&mut self, part: Part, now: Moment) {
+        let exchange = &mut self.pending.exchange;
+        let (asked, status) = (&exchange.request.method, exchange.response.as_ref().map_or(0, |r| r.status));
+        let bodiless = part == Part::Response && (asked == "HEAD" || asked == UNKNOWN || matches!(status, 204 | 304));
+        let head = match part {
+            Part::Request => Some(&exchange.request.head),
+            Part::Response => exchange.response.as_ref().map(|response| &response.head),
+        };
+        let Some(announced) = head.and_then(|head| head.headers.get("content-length")).filter(|_| !bodiless) else {
+            return;
+        };
+        let counted = exchange.body(part).map_or(0, |body| body.size);
+        if announced.parse() != Ok(counted) && !self.uncertain[part.index()] && exchange.damage.is_empty() {
+            let at = now.offsets[part.index()];
+            exchange.damaged(Damage { cause: Cause::AmbiguousLength, part, start: at, end: at });
         }
     }
 

@@ -339,6 +339,77 @@ fn bombs_and_floods_stay_within_limits() {
     assert!(out.iter().all(|e| e.damage.iter().any(|d| d.cause == Cause::Limit)), "{:?}", lines(&out).first());
 }
 
+/// References to one large field, in blocks that are not the first of their streams.
+#[test]
+fn bombs_in_trailers_stay_within_limits() {
+    let limits = Limits::default();
+    let mut run = Run::fresh();
+    let large = [get("/"), literal(true, "x-large", &"x".repeat(120))].concat();
+    run.feed(&[
+        (Sent, &headers(1, 0, &large)),
+        (Received, &headers(1, 0, &[&[0x88][..], &large[large.len() - 130..]].concat())),
+    ]);
+    for id in 1..900 {
+        run.feed(&[(Sent, &headers(id * 2 + 1, 0, &get("/"))), (Received, &headers(id * 2 + 1, 0, OK))]);
+    }
+    let bomb = vec![0xbe; 500];
+    for id in 1..900 {
+        run.feed(&[(Sent, &headers(id * 2 + 1, flag::END_STREAM, &bomb))]);
+        assert!(run.connection.kept_bytes() < limits.connection + 2 * limits.head, "{}", run.connection.kept_bytes());
+    }
+}
+
+/// Lengths and fields that those who forward them read in more than one way.
+#[test]
+fn shapes_that_smuggle_are_marked() {
+    let post = |fields: &[u8]| [&[0x83, 0x87][..], &literal(false, ":path", "/"), fields].concat();
+    for (fields, cause) in [
+        (literal(false, "content-length", "0"), Cause::AmbiguousLength),
+        (literal(false, "content-length", "3"), Cause::AmbiguousLength),
+        (literal(false, "transfer-encoding", "chunked"), Cause::Malformed),
+        (literal(false, "x-a", "a\r\nb: c"), Cause::Malformed),
+        (literal(false, ":path", "/other"), Cause::Malformed),
+    ] {
+        let mut run = Run::fresh();
+        run.feed(&[(Sent, &headers(1, 0, &post(&fields))), (Sent, &data(1, flag::END_STREAM, b"12345"))]);
+        run.feed(&[(Received, &headers(1, flag::END_STREAM, OK))]);
+        assert_eq!(run.out.len(), 1);
+        assert!(run.out[0].damage.iter().any(|damage| damage.cause == cause), "{cause:?}: {:?}", run.out[0].damage);
+    }
+    // A HEAD request is answered with the length of what it left out.
+    let mut run = Run::fresh();
+    let head = [&literal(false, ":method", "HEAD")[..], &[0x87], &literal(false, ":path", "/")].concat();
+    let answer = [OK, &literal(false, "content-length", "5")].concat();
+    run.feed(&[(Sent, &headers(1, flag::END_STREAM, &head)), (Received, &headers(1, flag::END_STREAM, &answer))]);
+    assert_eq!(run.out[0].damage, []);
+}
+
+/// Trailers of a request whose stream was reset make no exchange of their own.
+#[test]
+fn late_trailers_make_no_ghosts() {
+    let mut run = Run::fresh();
+    run.feed(&[(Sent, &headers(1, 0, &get("/"))), (Received, &headers(1, flag::END_STREAM, OK))]);
+    run.feed(&[(Received, &frame(3, 0, 1, &[0; 4])), (Sent, &headers(1, flag::END_STREAM, &literal(false, "x", "y")))]);
+    assert_eq!(run.close().len(), 1);
+}
+
+/// An extended CONNECT has a path like any other request.
+#[test]
+fn extended_connect_says_what_it_asks_for() {
+    let mut run = Run::fresh();
+    let fields = [
+        &literal(false, ":method", "CONNECT")[..],
+        &literal(false, ":protocol", "websocket"),
+        &[0x87],
+        &literal(false, ":path", "/chat?x=1"),
+        &literal(false, ":authority", "example.test"),
+    ]
+    .concat();
+    run.feed(&[(Sent, &headers(1, 0, &fields)), (Received, &headers(1, 0, OK))]);
+    let request = &run.close()[0].request;
+    assert_eq!((request.target.as_str(), request.protocol.as_deref()), ("/chat?x=1", Some("websocket")));
+}
+
 /// Frames that a peer must refuse and we read: one longer than the 16 KiB of a connection whose settings were never
 /// changed, since the settings can have been changed before anybody looked.
 const READ_ALL_THE_SAME: [&str; 1] = ["data-frame-size"];
