@@ -1,5 +1,7 @@
 //! The TLS libraries: one entry each. `docs/add-a-tls-library.md` shows how another one is added.
 
+use std::collections::HashSet;
+
 /// A library, as its functions' names show it.
 pub struct Library {
     /// As it is reported.
@@ -146,6 +148,16 @@ pub const LIBRARIES: &[Library] = &[
 
 /// The program for returns, of whatever function.
 pub const RETURN: &str = "handle_return";
+
+/// Names of all functions that a probe may go to.
+pub fn functions() -> HashSet<&'static str> {
+    LIBRARIES
+        .iter()
+        .flat_map(|library| library.groups)
+        .flat_map(|group| group.functions)
+        .map(|(name, _)| *name)
+        .collect()
+}
 
 /// Programs that follow calls, each once.
 pub fn programs() -> Vec<&'static str> {

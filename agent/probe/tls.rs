@@ -11,7 +11,7 @@ use object::{Object, read::ReadCache};
 
 use super::{
     elf, go,
-    libraries::{Group, LIBRARIES, Library, RETURN},
+    libraries::{self, Group, LIBRARIES, Library, RETURN},
 };
 
 /// The probes of a file for one library, and how they were found.
@@ -35,9 +35,10 @@ pub fn points(path: &Path) -> Result<Vec<Points>, String> {
     let file = File::open(path).map_err(|e| e.to_string())?;
     let cache = ReadCache::new(file);
     let elf = object::File::parse(&cache).map_err(|e| e.to_string())?;
-    let known = elf::symbols(&elf, |name| {
-        LIBRARIES.iter().flat_map(|library| library.groups).any(|group| group.functions.iter().any(|(f, _)| *f == name))
-    });
+    let names = libraries::functions();
+    let longest = names.iter().map(|name| name.len()).max().unwrap_or(0);
+    // Programs have symbols by the hundred thousand, and most of them are long.
+    let known = elf::symbols(&elf, |name| name.len() <= longest && names.contains(name));
     let has = |library: &&Library| library.needs.iter().all(|name| known.contains_key(*name));
     let mut all: Vec<Points> = LIBRARIES.iter().filter(has).map(|library| points_of(&elf, library, &known)).collect();
     all.extend(go::points(&elf)?);
