@@ -69,21 +69,23 @@ pub(super) enum Gap {
 #[derive(Debug)]
 pub(super) struct Reader {
     state: State,
+    /// The next frame is a server's first, which is its settings: what begins otherwise is not HTTP/2.
+    first: bool,
     /// Bytes of a header block at most.
     limit: usize,
 }
 
 impl Reader {
     pub(super) fn preface(limit: usize) -> Self {
-        Self { state: State::Preface(0), limit }
+        Self { state: State::Preface(0), first: false, limit }
     }
 
     pub(super) fn frames(limit: usize) -> Self {
-        Self { state: State::Head(Vec::new()), limit }
+        Self { state: State::Head(Vec::new()), first: true, limit }
     }
 
     pub(super) fn lost(limit: usize) -> Self {
-        Self { state: State::Seek, limit }
+        Self { state: State::Seek, first: false, limit }
     }
 
     /// The rest of the record leads nowhere.
@@ -128,6 +130,9 @@ impl Reader {
                 }
                 State::Head(head) => {
                     let Some(frame) = take_head(head, bytes) else { return Step::NeedMore };
+                    if std::mem::take(&mut self.first) && frame.kind != Kind::Settings {
+                        return Step::Malformed;
+                    }
                     if let Some(step) = self.begin(frame) {
                         return step;
                     }

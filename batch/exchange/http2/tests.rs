@@ -393,6 +393,17 @@ fn late_trailers_make_no_ghosts() {
     assert_eq!(run.close().len(), 1);
 }
 
+/// A server that does not know HTTP/2 says so in HTTP/1: no answer, and a mark.
+#[test]
+fn an_answer_in_http1_is_none() {
+    let mut run = Run::new(false);
+    run.feed(&[(Sent, &[PREFACE, SETTINGS, &headers(1, flag::END_STREAM, &get("/"))].concat())]);
+    run.feed(&[(Received, b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")]);
+    let out = run.close();
+    assert_eq!(out.len(), 1);
+    assert!(out[0].response.is_none() && out[0].damage.iter().any(|d| d.cause == Cause::Malformed), "{:?}", out[0]);
+}
+
 /// An extended CONNECT has a path like any other request.
 #[test]
 fn extended_connect_says_what_it_asks_for() {
