@@ -16,6 +16,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 #[allow(dead_code, reason = "the tests use more of it")]
 mod talk;
 
+/// The agent's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const EXCHANGES: usize = 1000;
 
 fn feed<'a>(writes: impl Iterator<Item = &'a talk::Write>) -> Vec<Exchange> {

@@ -133,6 +133,11 @@ impl Headers {
         self.fields.push([start, middle, at(self.text.len())]);
     }
 
+    /// Room for so many fields with so many bytes of names and values.
+    pub(crate) fn with_capacity(fields: usize, bytes: usize) -> Self {
+        Self { text: String::with_capacity(bytes), fields: Vec::with_capacity(fields) }
+    }
+
     /// Adds to the value of the last field, if that has this name.
     pub(crate) fn extend_last(&mut self, name: &str, more: &str) -> bool {
         let Some([start, middle, end]) = self.fields.last_mut() else { return false };
@@ -154,12 +159,22 @@ impl Headers {
     /// First value of a field, by name in any case.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        self.fields.iter().find(|field| self.is_named(field, name)).map(|field| self.value(field))
     }
 
     /// All values of a field, by name in any case.
     pub fn get_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.iter().filter(move |(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        self.fields.iter().filter(move |field| self.is_named(field, name)).map(|field| self.value(field))
+    }
+
+    fn is_named(&self, [start, middle, _]: &[u32; 3], name: &str) -> bool {
+        // Most names differ in their length already.
+        (middle - start) as usize == name.len()
+            && self.text.as_bytes()[*start as usize..*middle as usize].eq_ignore_ascii_case(name.as_bytes())
+    }
+
+    fn value(&self, [_, middle, end]: &[u32; 3]) -> &str {
+        &self.text[*middle as usize..*end as usize]
     }
 
     /// Whether there are none.

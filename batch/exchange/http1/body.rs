@@ -53,6 +53,16 @@ pub(crate) fn of_response(head: &Head, status: u16, method: &str) -> Announced {
 }
 
 fn announced(head: &Head, otherwise: Framing) -> Announced {
+    let mut plain = head.headers.get_all("content-length");
+    if head.headers.get("transfer-encoding").is_none()
+        && let (Some(length), None) = (plain.next(), plain.next())
+        && !length.is_empty()
+        && length.bytes().all(|byte| byte.is_ascii_digit())
+        && let Ok(length) = length.parse()
+    {
+        // As nearly all are.
+        return Announced { framing: Framing::Length(length), ambiguous: false };
+    }
     let codings: Vec<&str> =
         head.headers.get_all("transfer-encoding").flat_map(|v| v.split(',')).map(str::trim).collect();
     // An old name for none, which some do not know any more.

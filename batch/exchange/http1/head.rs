@@ -195,7 +195,8 @@ fn with_fields<'b, T>(parse: impl Fn(&mut [httparse::Header<'b>]) -> Result<Opti
 }
 
 fn headers(fields: &[httparse::Header<'_>]) -> Headers {
-    let mut headers = Headers::default();
+    let bytes = fields.iter().map(|field| field.name.len() + field.value.len()).sum();
+    let mut headers = Headers::with_capacity(fields.len(), bytes);
     for field in fields {
         headers.push(field.name, &text(field.value));
     }
