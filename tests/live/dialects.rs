@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::{
     agent::{Agent, Finished, config},
     need_root,
-    programs::{Server, certificate, free_port, nginx_http2, program, serve, tool},
+    programs::{self, Server, certificate, free_port, nginx_http2, program, serve, tool},
     truth::{body, captured, compare, events, files, sha1},
 };
 
@@ -137,18 +137,9 @@ fn ten_thousand_of_caddy() -> anyhow::Result<()> {
 
 /// The HTTP/2 of Go's standard library, without TLS.
 fn caddy() -> anyhow::Result<Server> {
-    let (folder, port) = (tempfile::tempdir()?, free_port()?);
+    let folder = tempfile::tempdir()?;
     fill(folder.path())?;
-    let file = folder.path().join("Caddyfile");
-    let root = folder.path().display();
-    let text = format!(
-        "{{\n admin off\n storage file_system {root}/state\n servers {{\n  protocols h1 h2c\n }}\n}}\n\
-         http://127.0.0.1:{port} {{\n root * {root}\n file_server\n}}\n"
-    );
-    fs::write(&file, text)?;
-    let mut command = Command::new("caddy");
-    command.args(["run", "--adapter", "caddyfile", "--config"]).arg(&file).env("HOME", folder.path());
-    serve(command, port, Some(folder))
+    programs::caddy(folder, "servers {\n protocols h1 h2c\n }", |port| format!("http://127.0.0.1:{port}"), "")
 }
 
 fn fill(folder: &std::path::Path) -> anyhow::Result<()> {

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::{
     agent::{Agent, Finished, config},
     need_root,
-    programs::{Server, certificate, free_port, serve},
+    programs::{self, Server, certificate, free_port, serve},
     truth::{body, events, files},
 };
 
@@ -48,21 +48,11 @@ fn lighttpd(library: &str) -> anyhow::Result<Server> {
     serve(command, port, Some(folder))
 }
 
-/// Go's own TLS, in a program without symbols.
 fn caddy() -> anyhow::Result<Server> {
-    let (folder, port) = (folder()?, free_port()?);
+    let folder = folder()?;
     let (cert, key) = certificate(folder.path())?;
-    let (file, root) = (folder.path().join("Caddyfile"), folder.path().display());
-    let text = format!(
-        "{{\n admin off\n auto_https disable_redirects\n storage file_system {root}/state\n}}\n\
-         https://localhost:{port} {{\n tls {} {}\n root * {root}\n file_server\n}}\n",
-        cert.display(),
-        key.display()
-    );
-    fs::write(&file, text)?;
-    let mut command = Command::new("caddy");
-    command.args(["run", "--adapter", "caddyfile", "--config"]).arg(&file).env("HOME", folder.path());
-    serve(command, port, Some(folder))
+    let tls = format!("tls {} {}", cert.display(), key.display());
+    programs::caddy(folder, "auto_https disable_redirects", |port| format!("https://localhost:{port}"), &tls)
 }
 
 /// Every response of the run is in the store once, byte for byte; its event names the library and its socket is exact.

@@ -66,6 +66,20 @@ fn start(mut command: Command, (address, port): (&str, u16), folder: Option<Temp
     Ok(server)
 }
 
+/// Caddy with one site that serves a folder's files: of Go's own HTTP and TLS, in a program without symbols.
+pub fn caddy(folder: TempDir, options: &str, site: impl FnOnce(u16) -> String, tls: &str) -> anyhow::Result<Server> {
+    let (file, root, port) = (folder.path().join("Caddyfile"), folder.path().display(), free_port()?);
+    let text = format!(
+        "{{\n admin off\n storage file_system {root}/state\n {options}\n}}\n\
+         {} {{\n {tls}\n root * {root}\n file_server\n}}\n",
+        site(port)
+    );
+    fs::write(&file, text)?;
+    let mut command = Command::new("caddy");
+    command.args(["run", "--adapter", "caddyfile", "--config"]).arg(&file).env("HOME", folder.path());
+    serve(command, port, Some(folder))
+}
+
 /// A self-signed certificate and its key.
 pub fn certificate(folder: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
     let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
