@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     exchange::{Body, Cause, Cut, Damage, Observer, Part},
-    waiting::{Came, Waiting},
+    waiting::Came,
 };
 
 /// Requests in a row that find all others answered, until a client is taken for one that waits for its answers.
@@ -19,16 +19,10 @@ impl Http1 {
         match part {
             // They belong to what waits.
             Part::Response if !self.held.is_empty() && !self.replaying => {
-                if !self.held.push(self.now.time, Came::Gap(len, cause), self.limits.held) {
-                    self.held = Waiting::default();
-                    self.orphans += 1;
-                    self.lose_place(part, Cause::Limit, out);
-                }
-                return;
+                return self.hold_back(Came::Gap(len, cause), out);
             }
             Part::Request if self.upgrading && matches!(self.request.state, State::Head(_)) => {
-                self.hold_behind_upgrade(Came::Gap(len, cause), out);
-                return;
+                return self.hold_behind_upgrade(Came::Gap(len, cause), out);
             }
             _ => {}
         }

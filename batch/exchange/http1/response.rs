@@ -96,7 +96,14 @@ impl Http1 {
         }
         if self.replaying {
             self.held.put_back(self.now.time, bytes);
-        } else if !self.held.push(self.now.time, Came::Bytes(bytes.to_vec()), self.limits.held) {
+        } else {
+            self.hold_back(Came::Bytes(bytes.to_vec()), out);
+        }
+    }
+
+    /// Adds to what waits for its request, as far as there is room.
+    pub(super) fn hold_back(&mut self, came: Came, out: &mut dyn Observer) {
+        if !self.held.push(self.now.time, came, self.limits.held) {
             self.held = Waiting::default();
             self.orphans += 1;
             self.lose_place(Part::Response, Cause::Limit, out);
