@@ -7,7 +7,7 @@ use self::{
     half::{Half, State},
 };
 use crate::{
-    exchange::{Body, Cause, Cut, Observer, Part},
+    exchange::{Body, Cause, Cut, Damage, Observer, Part},
     intake::{Intake, Room},
     limits::{Limits, Moment},
     pending::Pending,
@@ -244,11 +244,16 @@ impl Http1 {
             () => Room { bytes: limits.body, cut: Cut::Limit },
         };
         let fed = framing.feed(bytes, &mut Intake { body, room, scan, time });
+        let odd = matches!(fed, Fed::End(_)) && framing.is_odd();
         let grown = body.bytes.len() - before;
         let scanned = pending.scans[part.index()].as_ref().map_or(0, |scan| scan.kept_bytes().saturating_sub(scanned));
         let grown_large = before < limits.large && body.bytes.len() >= limits.large;
         self.kept += grown + scanned;
         pending.counted += grown + scanned;
+        if odd {
+            let at = self.now.offsets[part.index()];
+            pending.exchange.damaged(Damage { cause: Cause::Malformed, part, start: at, end: at });
+        }
         if grown_large {
             self.kept -= pending.ask(part, out);
         }

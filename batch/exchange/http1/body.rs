@@ -117,6 +117,11 @@ impl Framing {
         }
     }
 
+    /// Whether servers differ about where it ends.
+    pub(crate) fn is_odd(&self) -> bool {
+        matches!(self, Self::Chunked(chunked) if chunked.is_odd())
+    }
+
     /// Passes over missing bytes. False: the place in the stream is lost.
     pub(crate) fn skip(&mut self, len: u64, body: &mut Body) -> bool {
         let fits = len <= self.skippable();

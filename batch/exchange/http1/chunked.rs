@@ -31,11 +31,18 @@ pub(crate) enum Step<'a> {
 pub(crate) struct Chunked {
     state: State,
     line: Vec<u8>,
+    /// A line of it ends otherwise than in CR LF, or has a CR inside: servers differ in what they make of that.
+    odd: bool,
 }
 
 impl Chunked {
     pub(crate) fn new() -> Self {
-        Self { state: State::SizeLine, line: Vec::new() }
+        Self { state: State::SizeLine, line: Vec::new(), odd: false }
+    }
+
+    /// Whether servers differ about its lines.
+    pub(crate) fn is_odd(&self) -> bool {
+        self.odd
     }
 
     /// How many bytes may be missing now without losing the place: those of the present chunk.
@@ -96,6 +103,7 @@ impl Chunked {
     /// Acts on a whole line. False: it is not what the state expects.
     fn end_line(&mut self) -> bool {
         let line = std::mem::take(&mut self.line);
+        self.odd |= memchr::memchr(b'\r', &line) != line.len().checked_sub(2);
         let line = line.trim_ascii();
         if self.state == State::DataEnd {
             self.state = State::SizeLine;
