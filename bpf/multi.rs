@@ -116,8 +116,8 @@ pub enum MultiError {
     /// The kernel refuses the type information of the programs.
     #[error("the kernel refuses the programs' type information: {0}")]
     Btf(#[source] io::Error),
-    /// This kernel has no links for many places.
-    #[error("this kernel has no uprobe_multi links (Linux 6.6 has)")]
+    /// This kernel has no such links.
+    #[error("no uprobe_multi, which Linux 6.6 has")]
     Unsupported,
 }
 
