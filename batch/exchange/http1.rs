@@ -275,10 +275,11 @@ impl Http1 {
             collected.extend_from_slice(bytes);
             &collected
         };
-        if before < 1024 && !self.is_head_of(part, present, out) {
-            return None;
-        }
         let Some(end) = head::head_end(present, before) else {
+            // A whole head is judged by whoever parses it.
+            if before < 1024 && !self.is_head_of(part, present, out) {
+                return None;
+            }
             let len = present.len();
             if before == 0 {
                 collected.extend_from_slice(bytes);

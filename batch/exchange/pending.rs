@@ -7,7 +7,8 @@ use crate::{
 
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
-    pub(crate) exchange: Exchange,
+    /// In a place of its own: queues move what they hold.
+    pub(crate) exchange: Box<Exchange>,
     pub(crate) request_done: bool,
     pub(crate) response_done: bool,
     /// It began behind a loss that may have hidden messages.
@@ -30,7 +31,7 @@ impl Pending {
 
     /// The exchange as it stands, with the messages that its bodies hold.
     pub(crate) fn finish(self) -> Exchange {
-        let mut exchange = self.exchange;
+        let mut exchange = *self.exchange;
         for (part, scan) in [Part::Request, Part::Response].into_iter().zip(self.scans) {
             let Some(scan) = scan else { continue };
             let (messages, trailers) = scan.finish();

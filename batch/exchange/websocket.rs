@@ -310,7 +310,7 @@ impl WebSocket {
 
     /// The exchange, as it stands.
     pub(crate) fn close(self, ended: bool, time: u64, out: &mut dyn Observer) {
-        let mut exchange: Exchange = self.open.exchange;
+        let mut exchange: Exchange = *self.open.exchange;
         let over = self.halves.iter().any(|half| half.closed);
         for (half, part) in self.halves.into_iter().zip([Part::Request, Part::Response]) {
             exchange.messages[part.index()] = Some(Box::new(half.found));

@@ -132,8 +132,9 @@ pub(super) fn parse_request(bytes: &[u8]) -> Option<Lenient<RequestHead>> {
         Ok(request_head(&request, bytes).filter(|_| done))
     });
     match strict {
+        Some(head) if head.method.len() > METHOD_MAX => None,
         Some(head) => Some(Lenient { head, odd: has_mixed_lines(bytes) }),
-        None => fields::request(bytes),
+        None => fields::request(bytes).filter(|_| start_of(bytes) == Start::Request),
     }
 }
 
@@ -153,7 +154,7 @@ pub(super) fn parse_response(bytes: &[u8]) -> Option<Lenient<ResponseHead>> {
     });
     match strict {
         Some(head) => Some(Lenient { head, odd: has_mixed_lines(bytes) }),
-        None => fields::response(bytes),
+        None => fields::response(bytes).filter(|_| start_of(bytes) == Start::Response),
     }
 }
 

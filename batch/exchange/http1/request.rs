@@ -87,10 +87,18 @@ impl Http1 {
         let time = self.now.time;
         let times = Times { request_start: self.request.started, request_end: time, response_start: None, end: time };
         let request = Request { method: parsed.method, target: parsed.target, head: parsed.head, ..Request::default() };
-        let exchange = Exchange { request, times, damage, ..Exchange::default() };
+        let exchange = Box::new(Exchange { request, times, damage, ..Exchange::default() });
         let scans = [Scan::of(&exchange.request.head), None];
         let (counted, after_loss) = (exchange.kept_bytes(), self.shaken);
-        let mut pending = Pending { counted, exchange, scans, after_loss, losses: self.losses, ..Pending::default() };
+        let mut pending = Pending {
+            exchange,
+            request_done: false,
+            response_done: false,
+            after_loss,
+            losses: self.losses,
+            scans,
+            counted,
+        };
         if self.unpairable {
             pending.doubt(self.offset_of(Part::Response));
             pending.response_done = true;
