@@ -1,5 +1,7 @@
 //! What an exchange is.
 
+use std::ops::Range;
+
 use crate::{dns::Answer, messages::Messages};
 
 /// Direction of a stream, as the observed process sees it.
@@ -112,11 +114,29 @@ pub struct Damage {
 }
 
 /// Header fields in the order of the wire, repeated ones kept.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Headers {
+    /// Names and values, and between them whatever lay there on the wire.
     text: String,
-    fields: Vec<[u32; 3]>,
+    fields: Vec<Field>,
+    /// Lengths of the names, as bits: most names that are looked for are not there.
+    lengths: u32,
 }
+
+/// Where in the text a field lies.
+#[derive(Debug, Clone, Copy)]
+struct Field {
+    name: [u32; 2],
+    value: [u32; 2],
+}
+
+impl PartialEq for Headers {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Headers {}
 
 impl Headers {
     /// Adds a field.
@@ -125,56 +145,66 @@ impl Headers {
     ///
     /// All fields together are longer than 4 GiB; heads are limited far below.
     pub fn push(&mut self, name: &str, value: &str) {
-        let at = |len: usize| u32::try_from(len).expect("heads are limited far below 4 GiB");
-        let start = at(self.text.len());
+        let start = self.text.len();
         self.text.push_str(name);
-        let middle = at(self.text.len());
+        let middle = self.text.len();
         self.text.push_str(value);
-        self.fields.push([start, middle, at(self.text.len())]);
+        self.push_range(start..middle, middle..self.text.len());
     }
 
-    /// Room for so many fields with so many bytes of names and values.
-    pub(crate) fn with_capacity(fields: usize, bytes: usize) -> Self {
-        Self { text: String::with_capacity(bytes), fields: Vec::with_capacity(fields) }
+    /// Of a text, with no fields told apart in it yet, but room for so many.
+    pub(crate) fn with_text(text: &str, fields: usize) -> Self {
+        Self { text: text.to_owned(), fields: Vec::with_capacity(fields), lengths: 0 }
+    }
+
+    /// Adds a field that lies in the text.
+    pub(crate) fn push_range(&mut self, name: Range<usize>, value: Range<usize>) {
+        let at = |at: usize| u32::try_from(at).expect("heads are limited far below 4 GiB");
+        self.lengths |= length_bit(name.len());
+        self.fields.push(Field { name: [at(name.start), at(name.end)], value: [at(value.start), at(value.end)] });
     }
 
     /// Adds to the value of the last field, if that has this name.
     pub(crate) fn extend_last(&mut self, name: &str, more: &str) -> bool {
-        let Some([start, middle, end]) = self.fields.last_mut() else { return false };
-        if self.text.get(*start as usize..*middle as usize) != Some(name) {
+        let Some(last) = self.fields.last_mut() else { return false };
+        if self.text.get(range(last.name)) != Some(name) {
             return false;
         }
         self.text.push_str(more);
-        *end = u32::try_from(self.text.len()).expect("heads are limited far below 4 GiB");
+        last.value[1] = u32::try_from(self.text.len()).expect("heads are limited far below 4 GiB");
         true
     }
 
     /// Names and values.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.fields.iter().map(|[start, middle, end]| {
-            (&self.text[*start as usize..*middle as usize], &self.text[*middle as usize..*end as usize])
-        })
+        self.fields.iter().map(|field| (&self.text[range(field.name)], self.value(field)))
     }
 
     /// First value of a field, by name in any case.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.fields.iter().find(|field| self.is_named(field, name)).map(|field| self.value(field))
+        self.named(name).next().map(|field| self.value(field))
     }
 
     /// All values of a field, by name in any case.
     pub fn get_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.fields.iter().filter(move |field| self.is_named(field, name)).map(|field| self.value(field))
+        self.named(name).map(|field| self.value(field))
     }
 
-    fn is_named(&self, [start, middle, _]: &[u32; 3], name: &str) -> bool {
+    fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Field> {
+        let possible = self.lengths & length_bit(name.len()) != 0;
+        let fields = if possible { self.fields.as_slice() } else { &[] };
+        fields.iter().filter(move |field| self.is_named(field, name))
+    }
+
+    fn is_named(&self, Field { name: [start, end], .. }: &Field, name: &str) -> bool {
         // Most names differ in their length already.
-        (middle - start) as usize == name.len()
-            && self.text.as_bytes()[*start as usize..*middle as usize].eq_ignore_ascii_case(name.as_bytes())
+        (end - start) as usize == name.len()
+            && self.text.as_bytes()[*start as usize..*end as usize].eq_ignore_ascii_case(name.as_bytes())
     }
 
-    fn value(&self, [_, middle, end]: &[u32; 3]) -> &str {
-        &self.text[*middle as usize..*end as usize]
+    fn value(&self, field: &Field) -> &str {
+        &self.text[range(field.value)]
     }
 
     /// Whether there are none.
@@ -184,8 +214,17 @@ impl Headers {
     }
 
     fn kept_bytes(&self) -> usize {
-        self.text.len() + self.fields.len() * size_of::<[u32; 3]>()
+        self.text.len() + self.fields.len() * size_of::<Field>()
     }
+}
+
+fn range([start, end]: [u32; 2]) -> Range<usize> {
+    start as usize..end as usize
+}
+
+/// Names of a length, and of few others.
+fn length_bit(len: usize) -> u32 {
+    1 << (len % 32)
 }
 
 /// A message body after transfer decoding.

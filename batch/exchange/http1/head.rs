@@ -164,7 +164,7 @@ fn response_head(response: &httparse::Response<'_, '_>, bytes: &[u8]) -> Option<
 
 fn head(bytes: &[u8], version: u8, fields: &[httparse::Header<'_>]) -> Head {
     let version = if version == 0 { Version::Http10 } else { Version::Http11 };
-    Head { bytes: bytes.len() as u64, version, headers: headers(fields), trailers: Headers::default() }
+    Head { bytes: bytes.len() as u64, version, headers: headers(bytes, fields), trailers: Headers::default() }
 }
 
 /// Whether some lines end in a line feed alone and others do not: where a field ends is read in more than one way.
@@ -181,7 +181,7 @@ fn has_mixed_lines(bytes: &[u8]) -> bool {
 /// Trailer fields: lines up to the empty one.
 pub(crate) fn parse_trailers(bytes: &[u8]) -> Option<Headers> {
     let strict = with_fields(|fields| match httparse::parse_headers(bytes, fields)? {
-        httparse::Status::Complete((_, fields)) => Ok(Some(headers(fields))),
+        httparse::Status::Complete((_, fields)) => Ok(Some(headers(bytes, fields))),
         httparse::Status::Partial => Ok(None),
     });
     strict.or_else(|| fields::trailers(bytes))
@@ -195,11 +195,23 @@ fn with_fields<'b, T>(parse: impl Fn(&mut [httparse::Header<'b>]) -> Result<Opti
     }
 }
 
-fn headers(fields: &[httparse::Header<'_>]) -> Headers {
-    let bytes = fields.iter().map(|field| field.name.len() + field.value.len()).sum();
-    let mut headers = Headers::with_capacity(fields.len(), bytes);
+/// The fields that were found in `bytes`.
+fn headers(bytes: &[u8], fields: &[httparse::Header<'_>]) -> Headers {
+    // Text is checked, and copied, as one.
+    let Ok(whole) = std::str::from_utf8(bytes) else {
+        let mut headers = Headers::default();
+        fields.iter().for_each(|field| headers.push(field.name, &text(field.value)));
+        return headers;
+    };
+    let start = bytes.as_ptr().addr();
+    let range = |part: &[u8]| {
+        // The parser has nothing to point at for values that are empty.
+        let from = part.as_ptr().addr().checked_sub(start).filter(|from| from + part.len() <= bytes.len()).unwrap_or(0);
+        from..from + part.len()
+    };
+    let mut headers = Headers::with_text(whole, fields.len());
     for field in fields {
-        headers.push(field.name, &text(field.value));
+        headers.push_range(range(field.name.as_bytes()), range(field.value));
     }
     headers
 }
