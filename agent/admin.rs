@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use ringtap_batch::{blind::Spot, budget::Memory, ledger::Ledger, ring::abi::Counters};
 use tokio::{net::TcpListener, sync::Semaphore};
 
-use crate::{metrics::Metrics, reload::ActingStacks};
+use crate::{coverage::Coverage, doctor, live::wall_offset, metrics::Metrics, reload::ActingStacks};
 
 /// Connections that are served at a time.
 const CONNECTIONS_MAX: usize = 32;
@@ -32,6 +32,8 @@ pub struct Told {
     pub stacks: ActingStacks,
     /// The traffic.
     pub metrics: Arc<Metrics>,
+    /// What is seen of each process.
+    pub coverage: Arc<Coverage>,
 }
 
 /// Listens. Must be called inside of a runtime.
@@ -56,7 +58,14 @@ async fn serve(listener: TcpListener, told: Told) {
         };
         let told = told.clone();
         tokio::spawn(async move {
-            let answer = service_fn(|request| std::future::ready(Ok::<_, Infallible>(answer(&request, &told))));
+            let answer = service_fn(|request: Request<Incoming>| {
+                let told = told.clone();
+                async move {
+                    // Processes are looked up in /proc, which takes its time.
+                    let answer = tokio::task::spawn_blocking(move || answer(&request, &told)).await;
+                    Ok::<_, Infallible>(answer.unwrap_or_else(|_| failed()))
+                }
+            });
             let served = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(std::time::Duration::from_secs(10))
@@ -72,9 +81,10 @@ fn answer(request: &Request<Incoming>, told: &Told) -> Response<Full<Bytes>> {
     let (status, text) = match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/healthz") => (StatusCode::OK, "ok\n".to_owned()),
         (&Method::GET | &Method::HEAD, "/system/metrics") => (StatusCode::OK, told.metrics()),
+        (&Method::GET | &Method::HEAD, "/system/processes") => (StatusCode::OK, told.processes()),
         (&Method::GET | &Method::HEAD, "/metrics") => (StatusCode::OK, told.metrics.text()),
         (&Method::GET | &Method::HEAD, _) => {
-            (StatusCode::NOT_FOUND, "there are /healthz, /metrics and /system/metrics\n".into())
+            (StatusCode::NOT_FOUND, "there are /healthz, /metrics, /system/metrics and /system/processes\n".into())
         }
         _ => (StatusCode::METHOD_NOT_ALLOWED, "only GET\n".into()),
     };
@@ -82,13 +92,46 @@ fn answer(request: &Request<Incoming>, told: &Told) -> Response<Full<Bytes>> {
     *response.status_mut() = status;
     let kind = header::HeaderValue::from_static(match request.uri().path() {
         "/metrics" => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        "/system/processes" => "application/json",
         _ => "text/plain; version=0.0.4; charset=utf-8",
     });
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
 }
 
+fn failed() -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from_static(b"this answer has crashed; please report it\n")));
+    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    response
+}
+
 impl Told {
+    /// What is seen of each process, as JSON.
+    fn processes(&self) -> String {
+        let blind = self.ledger.blind.all().into_iter().map(|(spot, exe, amount)| doctor::Unread {
+            kind: spot.as_str().to_owned(),
+            exe,
+            connections: amount.connections,
+            bytes: amount.bytes,
+        });
+        let (late_files, longest_ns, probes) = {
+            let found = self.coverage.found.lock().unwrap_or_else(PoisonError::into_inner);
+            (found.late, found.longest_ns, found.probes)
+        };
+        let told = doctor::Told {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            missing: self.coverage.missing(),
+            late_files,
+            longest_blind_us: longest_ns / 1000,
+            probes,
+            processes: self.coverage.rows(&self.ledger.blind, wall_offset()),
+            blind: blind.collect(),
+        };
+        // Made of nothing that cannot be written.
+        serde_json::to_string(&told).unwrap_or_default()
+    }
+
     /// All counts in the text format of Prometheus.
     fn metrics(&self) -> String {
         let kernel = *self.kernel.read().unwrap_or_else(PoisonError::into_inner);
@@ -101,9 +144,28 @@ impl Told {
         for (name, n) in [("kept", self.memory.kept()), ("budget", self.memory.budget())] {
             let _ = write!(text, "# TYPE ringtap_memory_{name}_bytes gauge\nringtap_memory_{name}_bytes {n}\n");
         }
+        self.probes(&mut text);
         self.blind(&mut text);
         self.rules(&mut text);
         text
+    }
+
+    /// Probes, and how late they came.
+    fn probes(&self, text: &mut String) {
+        let found = self.coverage.found.lock().unwrap_or_else(PoisonError::into_inner);
+        #[expect(clippy::cast_precision_loss, reason = "seconds with a fraction")]
+        let seconds = |ns: u64| ns as f64 / 1e9;
+        let _ = write!(
+            text,
+            "# TYPE ringtap_probes gauge\nringtap_probes {}\n\
+             # TYPE ringtap_late_files_total counter\nringtap_late_files_total {}\n\
+             # TYPE ringtap_late_seconds_total counter\nringtap_late_seconds_total {}\n\
+             # TYPE ringtap_late_longest_seconds gauge\nringtap_late_longest_seconds {}\n",
+            found.probes,
+            found.late,
+            seconds(found.late_ns),
+            seconds(found.longest_ns)
+        );
     }
 
     /// What could not be read, by program.

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::checked::parse_size;
+use crate::{config::checked::parse_size, containers::Runtimes, probe::hold::GUARD as HOLD_GUARD};
 
 /// Captures the HTTP transactions of this machine in clear text, out of the path.
 #[derive(Debug, Parser)]
@@ -33,6 +33,11 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Check a configuration and say what is wrong with it.
     Validate(ValidateArgs),
+    /// Say what works on this machine, what does not and why, and which processes stay dark. Asks the agent that runs.
+    Doctor(DoctorArgs),
+    /// The guard of `--hold-new-processes`; not for people.
+    #[command(name = HOLD_GUARD, hide = true)]
+    HoldGuard,
     /// Print the JSON Schema of configurations, for editors.
     Schema,
     /// Make running agents read their configurations again.
@@ -58,24 +63,74 @@ pub struct ValidateArgs {
     pub than: Option<PathBuf>,
 }
 
+/// Flags of `doctor`.
+#[derive(Debug, Clone, Args)]
+pub struct DoctorArgs {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// A configuration to check as well.
+    #[arg(long, env = "QPOINT_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Check also what `run --hold-new-processes` needs.
+    #[arg(long)]
+    pub hold_new_processes: bool,
+    /// Where the agent serves its metrics; `off`: none is asked.
+    #[arg(long, env = "HTTPD_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:10001", value_parser = listen)]
+    pub agent: Listen,
+}
+
 /// Flags of `run`.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
     /// Flags of everything that captures or replays.
     #[command(flatten)]
     pub common: CommonArgs,
+    /// Stop each process that brings a program or library which was not seen before, until its probes are in place:
+    /// nothing is missed of it. A guard lets it go after two seconds, also if the agent hangs or is killed.
+    #[arg(long, env = "RINGTAP_HOLD_NEW_PROCESSES")]
+    pub hold_new_processes: bool,
     /// Bytes of one ring between kernel and agent, a power of two.
     #[arg(long, env = "RINGTAP_RING_SIZE", value_name = "SIZE", default_value = "32mb", value_parser = ring_size)]
     pub ring_size: u32,
     /// Where metrics are served; `off`: nowhere.
     #[arg(long, env = "HTTPD_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:10001", value_parser = listen)]
     pub httpd_listen: Listen,
+    /// Where containers have their names.
+    #[command(flatten)]
+    pub runtimes: RuntimeArgs,
     /// The same under its old name.
     #[arg(long, env = "STATUS_LISTEN", hide = true, value_parser = listen)]
     pub status_listen: Option<Listen>,
     /// Flags of the program that this is compatible with.
     #[command(flatten)]
     pub compatible: CompatibleArgs,
+}
+
+/// Where the runtimes of containers are asked for names, images, labels and pods.
+#[derive(Debug, Clone, Args)]
+pub struct RuntimeArgs {
+    /// Where Docker is asked for names of containers, or Podman.
+    #[arg(long, env = "DOCKER_SOCKET", value_name = "PATH", default_value = "/var/run/docker.sock")]
+    pub docker_socket_endpoint: PathBuf,
+    /// Where containerd is asked.
+    #[arg(long, env = "CONTAINERD_SOCKET", value_name = "PATH", default_value = "/run/containerd/containerd.sock")]
+    pub containerd_socket_endpoint: PathBuf,
+    /// Where the runtime of Kubernetes is asked for pods; left out or empty: containerd, and CRI-O at its usual place.
+    #[arg(long, env = "CRI_RUNTIME_SOCKET", value_name = "PATH")]
+    pub cri_runtime_socket_endpoint: Option<PathBuf>,
+}
+
+impl RuntimeArgs {
+    /// The sockets, for whoever asks.
+    #[must_use]
+    pub fn runtimes(&self) -> Runtimes {
+        Runtimes {
+            docker: self.docker_socket_endpoint.clone(),
+            containerd: self.containerd_socket_endpoint.clone(),
+            cri: self.cri_runtime_socket_endpoint.clone().filter(|path| !path.as_os_str().is_empty()),
+        }
+    }
 }
 
 /// Flags of the program that this is compatible with, which are taken and do not act.
@@ -98,12 +153,6 @@ pub struct CompatibleArgs {
     tls_probes: Option<String>,
     #[arg(long, env = "SAN_CERT_MAX_SIZE", hide = true)]
     san_cert_max_size: Option<String>,
-    #[arg(long, env = "DOCKER_SOCKET", hide = true)]
-    docker_socket_endpoint: Option<String>,
-    #[arg(long, env = "CONTAINERD_SOCKET", hide = true)]
-    containerd_socket_endpoint: Option<String>,
-    #[arg(long, env = "CRI_RUNTIME_SOCKET", hide = true)]
-    cri_runtime_socket_endpoint: Option<String>,
     #[arg(long, env = "ENABLE_DEV_TOOLS", hide = true, num_args = 0..=1, default_missing_value = "true")]
     enable_dev_tools: Option<String>,
     #[arg(long, hide = true)]
@@ -128,9 +177,6 @@ impl CompatibleArgs {
             ("--registration-token", &self.registration_token, CLOUD),
             ("--tls-probes", &self.tls_probes, "every library that is known is probed"),
             ("--san-cert-max-size", &self.san_cert_max_size, PROXY),
-            ("--docker-socket-endpoint", &self.docker_socket_endpoint, LATER),
-            ("--containerd-socket-endpoint", &self.containerd_socket_endpoint, LATER),
-            ("--cri-runtime-socket-endpoint", &self.cri_runtime_socket_endpoint, LATER),
             ("--enable-dev-tools", &self.enable_dev_tools, LATER),
             ("--audit-log-buffer-size", &self.audit_log_buffer_size, "it has no effect there either"),
             ("--log-caller", &self.log_caller, LATER),
@@ -224,6 +270,9 @@ pub struct RecordArgs {
     /// Flags of everything that captures or replays.
     #[command(flatten)]
     pub common: CommonArgs,
+    /// Where containers have their names.
+    #[command(flatten)]
+    pub runtimes: RuntimeArgs,
     /// Bytes of one ring between kernel and recorder, a power of two.
     #[arg(long, env = "RINGTAP_RING_SIZE", value_name = "SIZE", default_value = "64mb", value_parser = ring_size)]
     pub ring_size: u32,

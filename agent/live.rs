@@ -27,6 +27,7 @@ use ringtap_batch::{
 use tokio::sync::oneshot;
 
 use crate::{
+    coverage::Coverage,
     pipeline::{Pipeline, Round},
     probe::{
         kernel::{Kernel, KernelError, StreamMaps},
@@ -64,6 +65,25 @@ pub enum Target {
     Redactor(Box<Redactor>),
 }
 
+/// What the command line asks of a capture.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked {
+    /// Bytes of one ring.
+    pub ring_bytes: u32,
+    /// Stop processes that bring a file which was not looked at yet.
+    pub hold_new: bool,
+}
+
+/// Where a capture tells of itself.
+pub struct Told {
+    /// What is seen of each process.
+    pub coverage: Arc<Coverage>,
+    /// The agent's counts.
+    pub ledger: Arc<Ledger>,
+    /// The programs' counts.
+    pub kernel: Arc<RwLock<Counters>>,
+}
+
 /// The two threads.
 pub struct Live {
     capture: JoinHandle<anyhow::Result<Counters>>,
@@ -95,13 +115,13 @@ impl Live {
     /// The kernel refuses what nothing can replace.
     pub fn start(
         mut kernel: Kernel,
-        ring_bytes: u32,
-        processes: Arc<ProcessTable>,
-        ledger: Arc<Ledger>,
-        counted: Arc<RwLock<Counters>>,
+        asked: Asked,
+        told: Told,
         target: Target,
         slot: Slot,
     ) -> anyhow::Result<(Self, oneshot::Receiver<()>)> {
+        let Asked { ring_bytes, hold_new } = asked;
+        let Told { coverage, ledger, kernel: counted } = told;
         let (fds, wake) = kernel.ring_fds()?;
         let wake = WakeFlags::map(wake.as_fd(), fds.len()).map_err(KernelError::Io)?;
         let (reader, refused) = Reader::open(fds, ring_bytes, Some(wake)).map_err(KernelError::Io)?;
@@ -116,7 +136,7 @@ impl Live {
             target,
             slot,
             maps,
-            processes: processes.clone(),
+            processes: coverage.processes.clone(),
             ledger,
             counted,
             wall,
@@ -127,7 +147,7 @@ impl Live {
             enough: u64::from(ring_bytes) / 16,
         };
         let stop = Stop::default();
-        let prober = Prober::start(kernel, processes)?;
+        let prober = Prober::start(kernel, coverage, hold_new)?;
         let (sender, ended) = oneshot::channel();
         let sender = Arc::new(Mutex::new(Some(sender)));
         let (no_more_probes, first) = (stop.probes.clone(), TellsEnd(sender.clone()));
@@ -342,7 +362,9 @@ pub fn boot_ns() -> u64 {
     u64::try_from(i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec)).unwrap_or(0)
 }
 
-fn wall_offset() -> WallOffset {
+/// Wall time minus boot time, as of now.
+#[must_use]
+pub fn wall_offset() -> WallOffset {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     let offset = i128::try_from(wall).unwrap_or(0) - i128::from(boot_ns());
     WallOffset(i64::try_from(offset).unwrap_or(0))

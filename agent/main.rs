@@ -12,9 +12,13 @@ use clap::Parser as _;
 use ringtap::{
     bench,
     changes::{self, Changes},
-    cli::{Bench, Cli, Command, CommonArgs, LogEncoding, LogLevel, RecordArgs, ReplayArgs, RunArgs, ValidateArgs},
+    cli::{
+        Bench, Cli, Command, CommonArgs, DoctorArgs, LogEncoding, LogLevel, RecordArgs, ReplayArgs, RunArgs,
+        ValidateArgs,
+    },
     config::{self, Config, Problem, effective, schema},
-    probe::kernel::KernelError,
+    doctor,
+    probe::{hold, kernel::KernelError},
     process::parse_tags,
     replay::{self, ReplayError},
     run,
@@ -33,6 +37,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Some(Command::Validate(arguments)) => validate(&arguments),
+        Some(Command::Doctor(arguments)) => examine(&arguments),
+        Some(Command::HoldGuard) => hold::guard().map(|()| ExitCode::SUCCESS).map_err(Into::into),
         Some(Command::Schema) => print_schema(),
         Some(Command::ReloadConfig) => reload_config(),
         Some(Command::Run(arguments)) => capture(&arguments),
@@ -63,14 +69,17 @@ fn capture(arguments: &RunArgs) -> anyhow::Result<ExitCode> {
         tracing::warn!("{flag} does not act: {why}");
     }
     let admin = arguments.status_listen.unwrap_or(arguments.httpd_listen).0;
-    let options = run_options(&arguments.common, shards, arguments.ring_size, budgets, admin);
+    let mut options = run_options(&arguments.common, shards, arguments.ring_size, budgets, admin);
+    options.hold_new = arguments.hold_new_processes;
+    options.runtimes = Some(arguments.runtimes.runtimes());
     print_report(&run::run(config, &options)?)
 }
 
 fn record(arguments: &RecordArgs) -> anyhow::Result<ExitCode> {
     let (config, budgets) = set_up(&arguments.common)?;
     let shards = shards_or(&arguments.common, run::default_shards);
-    let options = run_options(&arguments.common, shards, arguments.ring_size, budgets, None);
+    let mut options = run_options(&arguments.common, shards, arguments.ring_size, budgets, None);
+    options.runtimes = Some(arguments.runtimes.runtimes());
     print_report(&run::record(config, &options, &arguments.output, arguments.redact)?)
 }
 
@@ -89,7 +98,20 @@ fn run_options(
         file: common.config.clone().filter(|file| file != Path::new("-")),
         body: common.http_buffer_size.map(|_| budgets.body),
         tags: parse_tags(&common.tags),
+        hold_new: false,
+        runtimes: None,
     }
+}
+
+fn examine(arguments: &DoctorArgs) -> anyhow::Result<ExitCode> {
+    let config = arguments.config.as_deref();
+    let report = doctor::examine(config, arguments.hold_new_processes, arguments.agent.0)?;
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&report).context("the report cannot be written")?);
+    } else {
+        print!("{}", report.text());
+    }
+    Ok(if report.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn print_report(report: &run::Report) -> anyhow::Result<ExitCode> {

@@ -21,7 +21,9 @@ use tokio::task::JoinSet;
 use crate::{
     admin::{self, Told},
     config::Config,
-    live::{Live, Target, boot_ns},
+    containers::{self, Runtimes},
+    coverage::Coverage,
+    live::{self, Asked, Live, Target, boot_ns},
     metrics::Metrics,
     pipeline::{Out, Pipeline},
     probe::kernel::{Kernel, Settings},
@@ -55,6 +57,10 @@ pub struct Options {
     pub body: Option<usize>,
     /// `key:value` tags of everything.
     pub tags: Vec<String>,
+    /// Stop processes that bring a file which was not looked at yet.
+    pub hold_new: bool,
+    /// Where containers have their names.
+    pub runtimes: Option<Runtimes>,
 }
 
 /// How a capture went.
@@ -89,6 +95,7 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<Report> {
     };
     let (signals, mut hangup) = runtime.block_on(async { listen() }).context("cannot listen for signals")?;
     let processes = Arc::new(ProcessTable::new(config.processes));
+    name_containers(&runtime, &processes, options);
     let stacks = Arc::new(config.stacks);
     let metrics = Arc::new(Metrics::default());
     let context = Arc::new(Context {
@@ -121,7 +128,9 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<Report> {
         before: JoinSet::new(),
     };
     let kernel_counts = Arc::default();
+    let coverage = Arc::new(Coverage::new(processes));
     let told = Told {
+        coverage: coverage.clone(),
         ledger: ledger.clone(),
         kernel: Arc::clone(&kernel_counts),
         memory,
@@ -129,8 +138,9 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<Report> {
         metrics,
     };
     let slot = reloader.slot.clone();
-    let (live, ended) =
-        Live::start(kernel, options.ring_bytes, processes, ledger.clone(), kernel_counts, target, slot)?;
+    let asked = Asked { ring_bytes: options.ring_bytes, hold_new: options.hold_new };
+    let tells = live::Told { coverage, ledger: ledger.clone(), kernel: kernel_counts };
+    let (live, ended) = Live::start(kernel, asked, tells, target, slot)?;
     if let Some(address) = options.admin
         && let Err(error) = runtime.block_on(admin::listen(address, told))
     {
@@ -173,6 +183,10 @@ pub fn record(config: Config, options: &Options, file: &Path, redact: bool) -> a
         (rules.variables, rules.tags) = (Vec::new(), Vec::new());
     }
     let processes = Arc::new(ProcessTable::new(rules));
+    // Labels can hold them too.
+    if !redact {
+        name_containers(&runtime, &processes, options);
+    }
     let known: Arc<dyn Processes> = processes.clone();
     let target = if redact {
         // What is written is not what was read: its rows are counted by nobody.
@@ -194,13 +208,21 @@ pub fn record(config: Config, options: &Options, file: &Path, redact: bool) -> a
     } else {
         Target::Recorder(Box::new(Recorder::create(file, &hostname(), known, ledger.clone())?))
     };
-    let counts = Arc::default();
-    let (live, ended) =
-        Live::start(kernel, options.ring_bytes, processes, ledger.clone(), counts, target, Slot::default())?;
+    let coverage = Arc::new(Coverage::new(processes));
+    let asked = Asked { ring_bytes: options.ring_bytes, hold_new: false };
+    let told = live::Told { coverage, ledger: ledger.clone(), kernel: Arc::default() };
+    let (live, ended) = Live::start(kernel, asked, told, target, Slot::default())?;
     tracing::info!("recording into {}; stop with Ctrl-C", file.display());
     runtime.block_on(until_stopped(signals, ended));
     let counters = live.stop()?;
     Ok(Report { table: ledger.table(&counters), balanced: ledger.balance(&counters).is_ok() })
+}
+
+fn name_containers(runtime: &tokio::runtime::Runtime, processes: &Arc<ProcessTable>, options: &Options) {
+    let _inside = runtime.enter();
+    if let Some(runtimes) = options.runtimes.clone() {
+        containers::start(processes, runtimes);
+    }
 }
 
 fn settings(config: &Config, options: &Options) -> Settings {

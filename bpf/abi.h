@@ -47,6 +47,7 @@ enum rt_flag {
 	RT_F_REDACTED = 1 << 6,     /* left out of a recording; set by user space only */
 	RT_F_UNCAPTURED = 1 << 7,   /* a capture file lacks them; set by user space only */
 	RT_F_DATAGRAM = 1 << 8,     /* a datagram to or from a name server, not bytes of a stream */
+	RT_F_HELD = 1 << 9,         /* the process was stopped, and waits to be let go */
 };
 
 /* Who handed out plaintext; in the highest byte of `flags`. */
@@ -109,7 +110,7 @@ struct rt_end {
 RT_ASSERT_SIZE(struct rt_end, 40);
 
 struct rt_file {
-	__u64 device;
+	__u64 device; /* and the generation of the inode, in the upper half */
 	__u64 inode;
 	char name[RT_NAME_MAX];
 };
@@ -122,6 +123,17 @@ struct rt_stream {
 	__u32 direction;
 };
 RT_ASSERT_SIZE(struct rt_stream, 16);
+
+/* What a process has moved since it began; whatever is excluded is not counted. */
+struct rt_activity {
+	__u64 tls_bytes;    /* TLS on its sockets, handshakes and all, of both directions */
+	__u64 clear_bytes;  /* what probes saw of it in the clear */
+	__u64 socket_bytes; /* on sockets that do not speak TLS */
+	__u64 unseen_bytes; /* on sockets, by ways that are not observed; its part of `unseen_bytes` below */
+	__u64 calls;        /* of TLS functions, that a probe stopped when they returned */
+	__u64 libraries;    /* a bit for each enum rt_library that handed out plaintext */
+};
+RT_ASSERT_SIZE(struct rt_activity, 48);
 
 /* What a process is excluded from (the `only` list of a custom filter); all bits: everything. */
 enum rt_exclude {

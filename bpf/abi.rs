@@ -70,6 +70,8 @@ pub mod flag {
     pub const UNCAPTURED: u32 = 1 << 7;
     /// A datagram to or from a name server, not bytes of a stream.
     pub const DATAGRAM: u32 = 1 << 8;
+    /// The process was stopped, and waits to be let go.
+    pub const HELD: u32 = 1 << 9;
 }
 
 /// The TLS library, or what stands for one, that handed out plaintext; in the highest byte of [`Record::flags`].
@@ -291,7 +293,7 @@ pub struct LostEnd {
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct MappedFile {
-    /// Device number as the kernel holds it.
+    /// Device number as the kernel holds it, and above it the generation of the inode.
     pub device: u64,
     /// Inode number.
     pub inode: u64,
@@ -311,6 +313,24 @@ impl MappedFile {
         let end = self.name.iter().position(|b| *b == 0).unwrap_or(self.name.len());
         &self.name[..end]
     }
+}
+
+/// What a process has moved since it began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Activity {
+    /// TLS on its sockets, handshakes and all, in both directions.
+    pub tls_bytes: u64,
+    /// What probes saw of it in the clear.
+    pub clear_bytes: u64,
+    /// On sockets that do not speak TLS.
+    pub socket_bytes: u64,
+    /// On sockets, by ways that are not observed.
+    pub unseen_bytes: u64,
+    /// Calls of TLS functions that a probe stopped when they returned.
+    pub calls: u64,
+    /// A bit for each [`Library`] that handed out plaintext.
+    pub libraries: u64,
 }
 
 /// Key of the map `skip_until`.
@@ -415,6 +435,7 @@ const _: () = {
     assert!(size_of::<MappedFile>() == 144);
     assert!(size_of::<Stream>() == 16);
     assert!(size_of::<LostEnd>() == 40);
+    assert!(size_of::<Activity>() == 48);
     assert!(size_of::<Counters>() == 21 * 8);
 };
 

@@ -68,9 +68,12 @@ int handle_go_return(struct call_regs *regs)
 {
 	struct tls_key key = goroutine_of(GO_GOROUTINE(regs));
 	struct go_call *open = bpf_map_lookup_elem(&go_calls, &key);
+	struct rt_activity *a = activity_of(bpf_get_current_pid_tgid() >> 32);
 	__s64 result = GO_RESULT(regs);
 	struct go_stack stack;
 
+	if (a)
+		__sync_fetch_and_add(&a->calls, 1);
 	if (!open || !open->call.stack || bpf_probe_read_user(&stack, sizeof(stack), (void *)key.ssl) ||
 	    open->call.stack != stack.end - CALL_STACK(regs))
 		return 0;

@@ -20,6 +20,7 @@ struct super_block { __u32 s_dev; } KERNEL_TYPE;
 struct inode {
 	__u16 i_mode;
 	unsigned long i_ino;
+	__u32 i_generation;
 	struct super_block *i_sb;
 } KERNEL_TYPE;
 struct file {
@@ -41,7 +42,10 @@ struct task_struct {
 	struct files_struct *files;
 	struct signal_struct *signal;
 } KERNEL_TYPE;
-struct linux_binprm { const char *filename; } KERNEL_TYPE;
+struct linux_binprm {
+	struct file *file;
+	const char *filename;
+} KERNEL_TYPE;
 
 struct in6_addr { union { __u8 u6_addr8[16]; } in6_u; };
 typedef struct { __s64 counter; } atomic64_t;
@@ -152,6 +156,7 @@ enum {
 #define S_IFMT 0170000
 #define S_IFSOCK 0140000
 #define PROT_EXEC 4
+#define SIGSTOP 19
 #define MSG_OOB 0x1
 #define MSG_PEEK 0x2
 #define MSG_TRUNC 0x20

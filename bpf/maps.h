@@ -175,6 +175,14 @@ struct {
 	__type(value, __u64);
 } quic_bytes SEC(".maps");
 
+/* By process. Written here, read by user space, which removes it when the process ends; least recently used ones go. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u32);
+	__type(value, struct rt_activity);
+} activity SEC(".maps");
+
 /* Files that were reported to user space; a file is looked at once. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -182,6 +190,17 @@ struct {
 	__type(key, struct socket_ref); /* device, inode */
 	__type(value, __u8);
 } mapped_files SEC(".maps");
+
+/*
+ * Processes that were stopped, and when. Written here, emptied by whoever lets them go on: user space, or its guard.
+ * Process 0 is no process: as long as it is in the map, processes are stopped that bring a file which was not looked at.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, __u64);
+} held SEC(".maps");
 
 /* Listening ports at the start, to tell servers' connections from clients'. */
 struct {
@@ -209,6 +228,17 @@ struct {
 
 /* Set by the first call of crypto/tls: until then no system call is asked for its goroutine. */
 volatile __u32 go_seen = 0;
+
+/* What a process has moved so far; 0: the table is full. */
+static __always_inline struct rt_activity *activity_of(__u32 tgid)
+{
+	struct rt_activity *a = bpf_map_lookup_elem(&activity, &tgid), fresh = {};
+
+	if (a)
+		return a;
+	bpf_map_update_elem(&activity, &tgid, &fresh, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&activity, &tgid);
+}
 
 static __always_inline struct tls_call *open_call(void)
 {

@@ -5,15 +5,45 @@
 
 #include "sockets.h"
 
+/* What stands for a file. The number of one that is gone is given to another: its generation tells them apart. */
+static __always_inline struct socket_ref key_of_file(struct file *file)
+{
+	struct socket_ref key = {};
+
+	key.sk = BPF_CORE_READ(file, f_inode, i_sb, s_dev) |
+		 (__u64)BPF_CORE_READ(file, f_inode, i_generation) << 32;
+	key.conn = BPF_CORE_READ(file, f_inode, i_ino);
+	return key;
+}
+
+/*
+ * Stops the process before it runs a line of a file that was not looked at yet, if that was asked for. Not without an
+ * entry by which it can be let go.
+ */
+static __always_inline void hold_process(struct rt_record *r)
+{
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32, on = 0;
+	__u64 now = bpf_ktime_get_boot_ns();
+
+	if (!bpf_map_lookup_elem(&held, &on) || tgid == self_tgid || is_excluded(tgid, RT_X_ALL))
+		return;
+	if (bpf_map_update_elem(&held, &tgid, &now, BPF_ANY))
+		return;
+	r->flags |= RT_F_HELD;
+	bpf_send_signal(SIGSTOP);
+}
+
 SEC("raw_tp/sched_process_exec")
 int handle_exec(__u64 *ctx)
 {
 	struct linux_binprm *program = (void *)ctx[2];
+	struct socket_ref key = key_of_file(BPF_CORE_READ(program, file));
 	struct {
 		struct rt_record head;
 		char path[RT_NAME_MAX];
 	} *r;
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	__u8 one = 1;
 	long n;
 
 	/* Another program now: user space decides anew. */
@@ -26,6 +56,10 @@ int handle_exec(__u64 *ctx)
 	fill_head(&r->head, RT_EXEC, 0);
 	n = bpf_probe_read_kernel_str(r->path, sizeof(r->path), BPF_CORE_READ(program, filename));
 	r->head.size = n > 0 ? n - 1 : 0;
+	if (!bpf_map_lookup_elem(&mapped_files, &key)) {
+		bpf_map_update_elem(&mapped_files, &key, &one, BPF_ANY);
+		hold_process(&r->head);
+	}
 	bpf_ringbuf_submit(r, 0);
 	return 0;
 }
@@ -76,7 +110,7 @@ int handle_exit(__u64 *ctx)
 static __always_inline void handle_mmap(int fd)
 {
 	struct file *file = file_of(fd);
-	struct socket_ref key = {};
+	struct socket_ref key;
 	struct {
 		struct rt_record head;
 		struct rt_file file;
@@ -85,8 +119,7 @@ static __always_inline void handle_mmap(int fd)
 
 	if (!file)
 		return;
-	key.sk = BPF_CORE_READ(file, f_inode, i_sb, s_dev);
-	key.conn = BPF_CORE_READ(file, f_inode, i_ino);
+	key = key_of_file(file);
 	if (bpf_map_lookup_elem(&mapped_files, &key))
 		return;
 	r = bpf_ringbuf_reserve(&control, sizeof(*r), 0);
@@ -100,6 +133,7 @@ static __always_inline void handle_mmap(int fd)
 	r->file.device = key.sk;
 	r->file.inode = key.conn;
 	bpf_probe_read_kernel_str(r->file.name, sizeof(r->file.name), BPF_CORE_READ(file, f_path.dentry, d_name.name));
+	hold_process(&r->head);
 	bpf_ringbuf_submit(r, 0);
 }
 

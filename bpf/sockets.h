@@ -228,8 +228,12 @@ static __always_inline void settle_sent(struct sock *sk, struct connection *c, i
 	c->offset[RT_SENT] += more;
 	/* Of a process that was excluded after its beginning nobody has followed the numbers. */
 	if (c->announced && !c->ignored && !is_excluded(c->tgid, RT_X_DATA | RT_X_HTTP)) {
+		struct rt_activity *a = activity_of(c->tgid);
+
 		COUNT(seen_bytes, more);
 		COUNT(unseen_bytes, more);
+		if (a)
+			__sync_fetch_and_add(&a->unseen_bytes, more);
 	}
 }
 
@@ -362,8 +366,12 @@ static __always_inline __u64 take_offset(struct sock *sk, struct connection *c, 
 	if (unseen && direction == RT_RECEIVED && has_received_fin(BPF_CORE_READ(sk, __sk_common.skc_state)))
 		unseen--;
 	if (unseen > 0 && !c->ignored) {
+		struct rt_activity *a = activity_of(bpf_get_current_pid_tgid() >> 32);
+
 		COUNT(seen_bytes, unseen);
 		COUNT(unseen_bytes, unseen);
+		if (a)
+			__sync_fetch_and_add(&a->unseen_bytes, unseen);
 	}
 	c->offset[direction] += (__u64)unseen + len;
 	return c->offset[direction] - len;
@@ -503,6 +511,7 @@ static __always_inline __u64 begin_datagram(struct sock *sk, __u32 len, __u32 ho
 __noinline int handle_io(int fd, __u64 buffer, __u32 len, __u32 vectors, __u32 how)
 {
 	__u32 direction = HOW_DIRECTION(how), mode = HOW_MODE(how), flags;
+	struct rt_activity *a;
 	int ciphertext;
 	struct sock *sk = inet_socket_of(fd);
 	struct connection *c;
@@ -528,6 +537,9 @@ __noinline int handle_io(int fd, __u64 buffer, __u32 len, __u32 vectors, __u32 h
 	id = c->id;
 	/* Also for connections that are not wanted: a TLS object must know that its socket is one of them. */
 	ciphertext = is_ciphertext(sk, c, buffer, len, vectors, how);
+	a = activity_of(bpf_get_current_pid_tgid() >> 32);
+	if (a)
+		__sync_fetch_and_add(ciphertext ? &a->tls_bytes : &a->socket_bytes, len);
 	if (c->ignored)
 		return 0;
 	announce(c);

@@ -119,9 +119,14 @@ static __always_inline void emit_plaintext(struct tls_call *call, __u64 len)
 {
 	struct tls_object *o = tls_object(call->ssl, 1);
 	__u32 direction = call->direction & 1, flags;
+	struct rt_activity *a = activity_of(bpf_get_current_pid_tgid() >> 32);
 	struct connection *c;
 	__u64 conn, offset;
 
+	if (a) {
+		__sync_fetch_and_add(&a->clear_bytes, len);
+		a->libraries |= 1ULL << (call->library & 63);
+	}
 	if (!o)
 		return;
 	conn = o->conn ?: unattributed_id(o);
@@ -228,8 +233,14 @@ int handle_return(struct call_regs *regs)
 {
 	struct tls_call *call = open_call();
 	int result = (int)CALL_RESULT(regs);
+	struct rt_activity *a;
 	__u64 len = result, stack;
 
+	if (bpf_get_current_pid_tgid() >> 32 == self_tgid)
+		return 0;
+	a = activity_of(bpf_get_current_pid_tgid() >> 32);
+	if (a)
+		__sync_fetch_and_add(&a->calls, 1);
 	/* A call inside the open one returns below its frame. */
 	if (!call || CALL_STACK(regs) < call->stack + RETURN_POPS)
 		return 0;

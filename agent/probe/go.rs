@@ -41,7 +41,12 @@ pub fn points<'a>(elf: &impl Object<'a>) -> Result<Option<Points>, String> {
     let table = Table::of(bytes).ok_or("its table of functions is of a kind that is not known (Go before 1.18?)")?;
     let text = elf.section_by_name(".text").ok_or("it has no section .text")?.address();
     let start = if table.start == 0 { text } else { table.start };
-    let mut found = Points { library: "gotls", programs: vec![(RETURN, Vec::new())], functions: Vec::new() };
+    let mut found = Points {
+        library: "gotls",
+        how: "table of functions",
+        programs: vec![(RETURN, Vec::new())],
+        functions: Vec::new(),
+    };
     for (name, program) in FUNCTIONS {
         let at = if name == FUNCTIONS[0].0 { Some(first) } else { find_name(bytes, name) };
         let range = at.and_then(|at| table.function(at)).ok_or_else(|| format!("{name} is not in its table"))?;

@@ -15,12 +15,12 @@ use aya::{
     },
 };
 use ringtap_bpf::{
-    abi::{Counters, LostEnd, MappedFile, SHARDS_MAX, Stream},
+    abi::{Activity, Counters, LostEnd, MappedFile, SHARDS_MAX, Stream},
     multi::MultiPrograms,
 };
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
-use super::libraries;
+use super::{hold, libraries};
 
 /// Why the capture cannot start, with the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -117,10 +117,17 @@ pub struct StreamMaps {
     quic_known: std::collections::HashMap<u32, u64>,
 }
 
-/// Excludes processes.
+/// Maps that the prober uses: what is known of processes and files.
 pub struct ProcessMaps {
     excluded: HashMap<MapData, u32, u32>,
+    activity: HashMap<MapData, u32, [u64; size_of::<Activity>() / 8]>,
+    files: HashMap<MapData, [u64; 2], u8>,
+    held: HeldMap,
+    held_fd: OwnedFd,
 }
+
+/// Processes that were stopped, and when, in boot time.
+pub type HeldMap = HashMap<MapData, u32, u64>;
 
 impl Kernel {
     /// Loads all programs and attaches none.
@@ -261,15 +268,6 @@ impl Kernel {
         Ok(links)
     }
 
-    /// Lets a mapped file be reported anew: it could not be looked at.
-    pub fn report_again(&mut self, file: &MappedFile) {
-        let Some(map) = self.ebpf.map_mut("mapped_files") else { return };
-        if let Ok(mut map) = HashMap::<_, [u64; 2], u8>::try_from(map) {
-            // Absent if the table was full.
-            let _ = map.remove(&[file.device, file.inode]);
-        }
-    }
-
     /// Descriptors of the shards' rings, and of the wake flags.
     ///
     /// # Errors
@@ -314,7 +312,15 @@ impl Kernel {
     ///
     /// They are not as declared.
     pub fn take_process_maps(&mut self) -> Result<ProcessMaps, KernelError> {
-        Ok(ProcessMaps { excluded: self.take("excluded")?.try_into()? })
+        let held = self.take("held")?;
+        let held_fd = map_fd(&held).expect("a map of hashes has one").try_clone_to_owned()?;
+        Ok(ProcessMaps {
+            held_fd,
+            held: held.try_into()?,
+            excluded: self.take("excluded")?.try_into()?,
+            activity: self.take("activity")?.try_into()?,
+            files: self.take("mapped_files")?.try_into()?,
+        })
     }
 
     fn take(&mut self, name: &str) -> Result<Map, KernelError> {
@@ -387,6 +393,57 @@ impl ProcessMaps {
         if let Err(error) = self.excluded.insert(tgid, bits, 0) {
             tracing::warn!(tgid, %error, "cannot exclude a process in the kernel");
         }
+    }
+
+    /// Lets a mapped file be reported anew: it could not be looked at.
+    pub fn report_again(&mut self, file: &MappedFile) {
+        // Absent if the table was full.
+        let _ = self.files.remove(&[file.device, file.inode]);
+    }
+
+    /// Lets files with this number be reported anew, on whatever device they are.
+    pub fn report_inode_again(&mut self, inode: u64) {
+        let keys: Vec<[u64; 2]> = self.files.keys().flatten().filter(|[_, known]| *known == inode).collect();
+        for key in keys {
+            let _ = self.files.remove(&key);
+        }
+    }
+
+    /// What each process has moved so far.
+    #[must_use]
+    pub fn activity(&self) -> std::collections::HashMap<u32, Activity> {
+        let known = self.activity.iter().flatten();
+        known.filter_map(|(tgid, words)| Some((tgid, Activity::read_from_bytes(words.as_bytes()).ok()?))).collect()
+    }
+
+    /// A process has ended: nothing more comes of it.
+    pub fn forget(&mut self, tgid: u32) {
+        // Absent if it moved nothing.
+        let _ = self.activity.remove(&tgid);
+    }
+
+    /// Begins to stop processes that bring new files.
+    pub fn hold(&mut self) {
+        hold::set(&mut self.held, true);
+    }
+
+    /// Stops no more processes, and lets go those that were.
+    pub fn hold_no_more(&mut self) {
+        hold::end(&mut self.held);
+    }
+
+    /// Lets a process go on that was stopped.
+    pub fn let_go(&mut self, tgid: u32) {
+        hold::let_go(&mut self.held, tgid);
+    }
+
+    /// The map of stopped processes, for whoever guards them.
+    ///
+    /// # Errors
+    ///
+    /// Its descriptor cannot be duplicated.
+    pub fn held_fd(&self) -> std::io::Result<OwnedFd> {
+        self.held_fd.try_clone()
     }
 }
 

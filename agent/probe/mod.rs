@@ -1,8 +1,13 @@
 //! What to attach where: the programs in the kernel, and the probes in TLS libraries.
 
 mod elf;
+pub mod files;
 mod go;
+pub mod hold;
 pub mod kernel;
 pub mod libraries;
 pub mod prober;
+pub mod suspects;
 pub mod tls;
+
+pub(crate) use elf::file_offset;

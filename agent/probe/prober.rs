@@ -3,10 +3,10 @@
 use std::{
     collections::HashSet,
     fs, io,
-    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -14,28 +14,29 @@ use std::{
 
 use ringtap_batch::ring::{
     Reader,
-    abi::{Kind, MappedFile},
+    abi::{Kind, MappedFile, flag},
     records::{Records, Row},
 };
 
 use super::{
-    kernel::{CONTROL_BYTES, Kernel, KernelError, Probes, ProcessMaps},
+    files::Files,
+    hold::Guard,
+    kernel::{CONTROL_BYTES, Kernel, KernelError, ProcessMaps},
     libraries::LIBRARIES,
-    tls,
 };
-use crate::process::ProcessTable;
+use crate::{coverage::Coverage, process::ProcessTable};
 
 /// Behind the kernel's events stands a look at all processes, for the case that events were lost.
 const RESCAN_EVERY: Duration = Duration::from_secs(30);
+/// How old the counts of processes may be, for whoever asks.
+const COPY_EVERY: Duration = Duration::from_millis(500);
 const WAIT: Duration = Duration::from_millis(100);
-/// Links are closed by so many threads: the kernel waits for a grace period in each close.
-const DETACH_THREADS: usize = 32;
 /// Libraries here are probed before any process maps them.
 const LIBRARY_FOLDERS: [&str; 6] =
     ["/lib64", "/usr/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib", "/usr/local/lib"];
 
-/// Device and inode.
-type FileId = (u64, u64);
+/// Programs here are looked at between events, before anybody runs them.
+const PROGRAM_FOLDERS: [&str; 4] = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"];
 
 /// Owns the programs and the probes.
 pub struct Prober {
@@ -43,12 +44,17 @@ pub struct Prober {
     control: Reader,
     maps: ProcessMaps,
     processes: Arc<ProcessTable>,
-    seen: HashSet<FileId>,
+    /// For those who tell of it.
+    coverage: Arc<Coverage>,
+    /// When the processes' counts were copied there last.
+    copied: Instant,
+    files: Files,
+    /// Programs that are still to be looked at.
+    ahead: Vec<PathBuf>,
+    /// Lets go whoever is stopped, should this process not.
+    guard: Option<Guard>,
     /// Processes that could not be looked at in the last scan.
     denied: usize,
-    /// Why the last probe that could not be attached could not.
-    refused: Option<String>,
-    links: Vec<Probes>,
     rescanned: Instant,
     /// Processes that the kernel was told to leave alone, and by which configuration.
     excluded: HashSet<u32>,
@@ -61,19 +67,21 @@ impl Prober {
     /// # Errors
     ///
     /// The kernel refuses what nothing can replace.
-    pub fn start(mut kernel: Kernel, processes: Arc<ProcessTable>) -> Result<Self, KernelError> {
+    pub fn start(mut kernel: Kernel, coverage: Arc<Coverage>, hold_new: bool) -> Result<Self, KernelError> {
         let (control, _) = Reader::open(vec![kernel.control_fd()?], CONTROL_BYTES, None)?;
         let maps = kernel.take_process_maps()?;
-        let (seen, links, refused) = (HashSet::new(), Vec::new(), None);
+        let guard = hold_new.then(|| Guard::start(maps.held_fd()?)).transpose()?;
         let mut prober = Self {
             kernel,
             control,
             maps,
-            processes,
-            seen,
+            files: Files::new(coverage.found.clone()),
+            processes: coverage.processes.clone(),
+            coverage,
+            copied: Instant::now(),
+            ahead: programs(),
+            guard,
             denied: 0,
-            refused,
-            links,
             rescanned: Instant::now(),
             excluded: HashSet::new(),
             rules: 0,
@@ -82,10 +90,15 @@ impl Prober {
         for lost in &prober.kernel.missing {
             tracing::warn!("this kernel lacks {lost}");
         }
+        prober.coverage.lacks(&prober.kernel.missing);
         prober.scan_folders();
         prober.scan_processes();
-        match prober.refused.take() {
-            Some(reason) if prober.links.is_empty() && is_refusal(&reason) => {
+        if prober.guard.is_some() {
+            // Not before: who was stopped while all others were looked at would wait for long.
+            prober.maps.hold();
+        }
+        match prober.files.refused.take() {
+            Some(reason) if !prober.files.has_probes() && is_refusal(&reason) => {
                 return Err(KernelError::NotAllowed(reason));
             }
             _ => {}
@@ -107,11 +120,20 @@ impl Prober {
     /// The kernel refuses to wait.
     pub fn run(mut self, stop: &AtomicBool) -> io::Result<()> {
         while !stop.load(Ordering::Relaxed) {
-            self.control.wait(WAIT)?;
+            match self.ahead.pop() {
+                Some(path) => {
+                    self.files.look_at(&mut self.kernel, &path, None, true);
+                }
+                None => self.control.wait(WAIT)?,
+            }
             for batch in self.control.scan().into_iter().flatten() {
                 for row in Records::of(&batch).into_iter().flat_map(Records::rows) {
                     self.event(&row);
                 }
+            }
+            if self.copied.elapsed() > COPY_EVERY {
+                self.copied = Instant::now();
+                *self.coverage.activity.lock().unwrap_or_else(PoisonError::into_inner) = self.maps.activity();
             }
             let rules = self.processes.rules_changed();
             if self.rescanned.elapsed() > RESCAN_EVERY || rules != self.rules {
@@ -119,6 +141,7 @@ impl Prober {
                 self.scan_processes();
             }
         }
+        self.maps.hold_no_more();
         self.detach();
         Ok(())
     }
@@ -127,18 +150,22 @@ impl Prober {
         match row.kind {
             Some(Kind::Exec) => {
                 self.learn(row.tgid, &String::from_utf8_lossy(row.payload));
-                self.look_at(&PathBuf::from(format!("/proc/{}/exe", row.tgid)));
+                self.look_at(&PathBuf::from(format!("/proc/{}/exe", row.tgid)), Some(row.time_ns));
             }
             Some(Kind::Exit) => {
                 self.excluded.remove(&row.tgid);
                 self.processes.exited(row.tgid);
+                self.maps.forget(row.tgid);
             }
             Some(Kind::Map) => {
                 if let Some(file) = MappedFile::read(row.payload) {
-                    self.mapped(row.tgid, &file);
+                    self.mapped(row.tgid, &file, row.time_ns);
                 }
             }
             _ => {}
+        }
+        if row.flags & flag::HELD != 0 {
+            self.maps.let_go(row.tgid);
         }
     }
 
@@ -153,11 +180,11 @@ impl Prober {
     }
 
     /// A process has mapped a file that was not seen before. If it is gone already, the file is reported anew.
-    fn mapped(&mut self, tgid: u32, file: &MappedFile) {
+    fn mapped(&mut self, tgid: u32, file: &MappedFile, time_ns: u64) {
         let name = String::from_utf8_lossy(file.name()).into_owned();
         let paths: Vec<PathBuf> = mapped_paths(tgid).into_iter().filter(|path| path.ends_with(&name)).collect();
-        if !paths.iter().any(|path| self.look_at(path)) {
-            self.kernel.report_again(file);
+        if !paths.iter().any(|path| self.look_at(path, Some(time_ns))) {
+            self.maps.report_again(file);
         }
     }
 
@@ -165,20 +192,27 @@ impl Prober {
         for entry in LIBRARY_FOLDERS.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten() {
             let (path, name) = (entry.path(), entry.file_name());
             if LIBRARIES.iter().flat_map(|library| library.files).any(|file| name.to_string_lossy().starts_with(file)) {
-                self.look_at(&path);
+                self.files.look_at(&mut self.kernel, &path, None, true);
             }
         }
     }
 
     fn scan_processes(&mut self) {
         (self.rescanned, self.denied) = (Instant::now(), 0);
+        let mut used = HashSet::new();
         let ids = fs::read_dir("/proc").into_iter().flatten().flatten();
         for tgid in ids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
             self.learn_existing(tgid);
-            self.look_at(&PathBuf::from(format!("/proc/{tgid}/exe")));
-            for path in mapped_paths(tgid) {
-                self.look_at(&path);
+            for path in mapped_paths(tgid).into_iter().chain([PathBuf::from(format!("/proc/{tgid}/exe"))]) {
+                if let Ok(file) = fs::metadata(&path)
+                    && used.insert((file.dev(), file.ino()))
+                {
+                    self.look_at(&path, None);
+                }
             }
+        }
+        for inode in self.files.forget_unused(&used) {
+            self.maps.report_inode_again(inode);
         }
     }
 
@@ -191,71 +225,20 @@ impl Prober {
         }
     }
 
-    /// Puts probes into a file, once. False: it could not be looked at, and is to be tried again.
-    ///
-    /// The file is held open meanwhile: a process that ends does not take it away.
-    fn look_at(&mut self, path: &Path) -> bool {
-        let Ok(file) = fs::File::open(path) else { return false };
-        let Ok(metadata) = file.metadata() else { return false };
-        let id = (metadata.dev(), metadata.ino());
-        if !metadata.is_file() || self.seen.contains(&id) {
-            return true;
-        }
-        let held = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-        let shown = fs::read_link(&held).unwrap_or_else(|_| path.to_owned());
-        let done = match tls::points(&held) {
-            // Each library of the file, also if one could not be attached.
-            Ok(all) => all.iter().map(|points| self.attach(&held, &shown, points)).fold(true, |done, one| done & one),
-            Err(reason) => {
-                tracing::debug!(path = %shown.display(), reason, "no probes");
-                true
-            }
-        };
-        if done {
-            self.seen.insert(id);
-        }
-        done
-    }
-
-    /// False: it could not be attached; none of its probes stays.
-    fn attach(&mut self, held: &Path, shown: &Path, points: &tls::Points) -> bool {
-        let mut links = Vec::new();
-        for (program, offsets) in &points.programs {
-            match self.kernel.attach_probes(program, held, offsets) {
-                Ok(more) => links.extend(more),
-                Err(reason) => {
-                    tracing::warn!(path = %shown.display(), program, reason, "cannot attach probes");
-                    self.refused = Some(reason);
-                    close(links);
-                    return false;
-                }
-            }
-        }
-        let (library, functions, probes) = (points.library, &points.functions, points.count());
-        tracing::info!(path = %shown.display(), library, ?functions, probes, "probes attached");
-        self.links.extend(links);
-        true
+    fn look_at(&mut self, path: &Path, used_since: Option<u64>) -> bool {
+        self.files.look_at(&mut self.kernel, path, used_since, false)
     }
 
     /// Takes all probes away.
     fn detach(self) {
-        close(self.links);
+        self.files.detach();
     }
 }
 
-/// Closes links side by side.
-fn close(links: Vec<Probes>) {
-    let share = links.len().div_ceil(DETACH_THREADS).max(1);
-    let mut links = links.into_iter();
-    std::thread::scope(|scope| {
-        loop {
-            let part: Vec<Probes> = links.by_ref().take(share).collect();
-            if part.is_empty() {
-                break;
-            }
-            scope.spawn(move || drop(part));
-        }
-    });
+/// The programs of the standard folders.
+fn programs() -> Vec<PathBuf> {
+    let entries = PROGRAM_FOLDERS.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
 }
 
 fn is_refusal(reason: &str) -> bool {
@@ -263,7 +246,7 @@ fn is_refusal(reason: &str) -> bool {
 }
 
 /// Files that a process has mapped for execution, by a path that is valid here.
-fn mapped_paths(tgid: u32) -> Vec<PathBuf> {
+pub(crate) fn mapped_paths(tgid: u32) -> Vec<PathBuf> {
     let maps = fs::read_to_string(format!("/proc/{tgid}/maps")).unwrap_or_default();
     let mut paths: Vec<PathBuf> = maps
         .lines()

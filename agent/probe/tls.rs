@@ -19,6 +19,8 @@ use super::{
 pub struct Points {
     /// The library.
     pub library: &'static str,
+    /// How its functions were found.
+    pub how: &'static str,
     /// File offsets by program, those of returns first: a call that is entered before its return is watched would stay
     /// open.
     pub programs: Vec<(&'static str, Vec<u64>)>,
@@ -46,7 +48,8 @@ pub fn points(path: &Path) -> Result<Vec<Points>, String> {
 }
 
 fn points_of<'a>(elf: &impl Object<'a>, library: &Library, known: &HashMap<String, u64>) -> Points {
-    let mut found = Points { library: library.name, programs: vec![(RETURN, Vec::new())], functions: Vec::new() };
+    let mut found =
+        Points { library: library.name, how: "symbols", programs: vec![(RETURN, Vec::new())], functions: Vec::new() };
     for group in library.groups {
         for (name, program, address) in cheaper(elf, group, known) {
             let Some(offset) = elf::file_offset(elf, address) else { continue };

@@ -153,6 +153,13 @@ impl Agent {
         Ok(Paused(pid))
     }
 
+    /// Ends it as a fault would.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
     /// Ends it with SIGTERM.
     pub fn stop(mut self) -> anyhow::Result<Finished> {
         let pid = Pid::from_child(&self.child);

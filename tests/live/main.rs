@@ -9,6 +9,7 @@ mod blind;
 mod capture;
 mod delivery;
 mod dialects;
+mod doctor;
 mod libraries;
 mod pipeline;
 mod programs;
