@@ -17,7 +17,10 @@ use ringtap_batch::{
     ring::abi::exclude,
 };
 
-use crate::config::checked::{ProcessRules, is_ignored_by_strategy};
+use crate::{
+    config::checked::{ProcessRules, is_ignored_by_strategy},
+    containers::{Containers, Details},
+};
 
 /// How long an ended process is remembered: its last records may still be on their way.
 const REMEMBERED: Duration = Duration::from_secs(30);
@@ -34,6 +37,7 @@ pub struct ProcessTable {
     known: RwLock<HashMap<u32, Arc<Process>>>,
     ended: Mutex<VecDeque<(Instant, u32)>>,
     users: Mutex<HashMap<u32, Option<String>>>,
+    containers: Containers,
     rules: RwLock<ProcessRules>,
     /// How often the rules have changed.
     changes: AtomicU64,
@@ -47,6 +51,7 @@ impl ProcessTable {
             known: RwLock::default(),
             ended: Mutex::default(),
             users: Mutex::default(),
+            containers: Containers::default(),
             rules: RwLock::new(rules),
             changes: AtomicU64::new(0),
         }
@@ -64,6 +69,25 @@ impl ProcessTable {
             }
         }
         self.changes.fetch_add(1, Ordering::Release);
+    }
+
+    /// What is known of containers.
+    #[must_use]
+    pub fn containers(&self) -> &Containers {
+        &self.containers
+    }
+
+    /// Says of all processes of a container, also of those that are gone, what it is.
+    pub fn name_container(&self, id: &str, container: &Details) {
+        let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        for process in known.values_mut().filter(|process| process.detail("container.id") == Some(id)) {
+            let mut named = Process::clone(process);
+            let is_new = |(name, _): &&(String, String)| process.detail(name).is_none();
+            named.details.extend(container.iter().filter(is_new).cloned());
+            rules.add_tags(&mut named);
+            *process = Arc::new(named);
+        }
     }
 
     /// How often the rules have changed.
@@ -132,6 +156,7 @@ impl ProcessTable {
                 _ => {}
             }
         }
+        details.extend(self.containers.of(tgid));
         let mut process = Process { tgid, exe, uid, user: uid.and_then(|uid| self.user(uid)), details, tags, excluded };
         rules.add_tags(&mut process);
         process
@@ -226,6 +251,25 @@ mod tests {
         let table = ProcessTable::new(ProcessRules::default());
         table.executed(u32::MAX, "/bin/short-lived");
         assert_eq!(table.get(u32::MAX).expect("remembered").binary(), "short-lived");
+    }
+
+    #[test]
+    fn a_container_names_all_its_processes() {
+        let table = ProcessTable::new(ProcessRules {
+            tags: vec![("team".to_owned(), "container.labels.team".to_owned())],
+            ..ProcessRules::default()
+        });
+        for (tgid, id) in [(7, "aaaaaaaaaaaa"), (8, "bbbbbbbbbbbb")] {
+            let details = vec![("container.id".to_owned(), id.to_owned())];
+            table.insert(tgid, Arc::new(Process { tgid, details, ..Process::default() }));
+        }
+        let details = [("container.name", "web"), ("container.labels.team", "blue")];
+        let details: Details = details.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        table.name_container("aaaaaaaaaaaa", &details);
+        table.name_container("aaaaaaaaaaaa", &details);
+        let known = table.known.read().expect("whole");
+        assert_eq!((known[&7].details.len(), known[&7].tags.as_slice()), (3, &["team:blue".to_owned()][..]));
+        assert_eq!(known[&8].details.len(), 1);
     }
 
     #[test]
