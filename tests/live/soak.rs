@@ -6,7 +6,7 @@ use std::{
     process::{ChildStdout, Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, ensure};
@@ -24,6 +24,8 @@ const EXCHANGES: u64 = 100_000;
 const CLIENTS: u64 = 64;
 /// nginx closes a connection after so many.
 const KEPT_ALIVE: u64 = 100_000;
+/// An object that finds a full disk is tried for 4.5 s until it is counted as failed.
+const UNTIL_FAILED: Duration = Duration::from_secs(7);
 
 /// Rings that are far too small, a reader of them that is stopped again and again, a full disk, and a standard output
 /// that is read now and then.
@@ -46,6 +48,7 @@ fn soak(server: &Server, disk: &Path) -> anyhow::Result<()> {
     let mut agent = Agent::start_unread(&text, &["--ring-size", "128kb"])?;
     let stdout = agent.take_stdout().context("it has a standard output")?;
     let (loaded, stopped) = (AtomicBool::new(false), AtomicBool::new(false));
+    let started = Instant::now();
     let (succeeded, finished, told) = thread::scope(|scope| -> anyhow::Result<_> {
         let reader = scope.spawn(|| read_now_and_then(stdout, &stopped));
         let load = scope.spawn(|| {
@@ -55,6 +58,7 @@ fn soak(server: &Server, disk: &Path) -> anyhow::Result<()> {
         });
         let faults = stop_again_and_again(&agent, &loaded);
         let succeeded = load.join().expect("the load does not panic");
+        thread::sleep(UNTIL_FAILED.saturating_sub(started.elapsed()));
         stopped.store(true, Ordering::Relaxed);
         let finished = agent.stop();
         let told = reader.join().expect("the reader does not panic");
