@@ -13,8 +13,10 @@ pub(crate) enum Socket {
     /// From the call on the socket itself.
     #[default]
     Exact,
-    /// From the thread's last socket.
+    /// From what the thread sent or received there.
     Inferred,
+    /// The same, and the length of its records was that of the plaintext.
+    Verified,
     /// Not at all.
     Unknown,
 }
@@ -24,6 +26,7 @@ impl Socket {
         match self {
             Self::Exact => "exact",
             Self::Inferred => "inferred",
+            Self::Verified => "verified",
             Self::Unknown => "unknown",
         }
     }
@@ -184,6 +187,8 @@ impl Connection {
         let tls = if self.layers[1].is_some() { exclude::TLS } else { 0 };
         let direction = match self.direction() {
             "ingress" => wanted::INGRESS,
+            // Where it goes is not known: rather told in vain than lost.
+            _ if self.ends.is_none() => wanted::EGRESS_INTERNAL | wanted::EGRESS_EXTERNAL,
             "egress-internal" => wanted::EGRESS_INTERNAL,
             _ => wanted::EGRESS_EXTERNAL,
         };

@@ -89,7 +89,7 @@ struct Metadata<'a> {
     endpoint_id: &'a str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tags: Vec<&'a str>,
-    /// `inferred` or `unknown` where the connection was not found from the call itself. Ours.
+    /// `inferred`, `verified` or `unknown` where the connection was not found from the call itself. Ours.
     #[serde(skip_serializing_if = "Option::is_none")]
     socket: Option<&'a str>,
 }

@@ -260,8 +260,10 @@ impl Shard {
         connection.last_ns = row.time_ns;
         if row.flags & flag::UNATTRIBUTED != 0 {
             connection.socket = Socket::Unknown;
+            // Those of a socket that was inferred until there was doubt.
+            connection.ends = None;
         } else if row.flags & flag::INFERRED != 0 {
-            connection.socket = Socket::Inferred;
+            connection.socket = if row.flags & flag::VERIFIED != 0 { Socket::Verified } else { Socket::Inferred };
         }
         let (direction, layer) = (direction_of(row), usize::from(row.layer.min(1)));
         if layer == 1 {

@@ -9,7 +9,7 @@
 //! | `direction` | `Utf8` | `ingress`, `egress-internal`, `egress-external` |
 //! | `protocol` | `Utf8` | `http1`, `http2` |
 //! | `phase` | `Utf8` | `complete`; `started` and `ended` for an exchange that lasts, with the same `request_id` |
-//! | `socket` | `Utf8` | how the connection was found: `exact`, `inferred`, `unknown` |
+//! | `socket` | `Utf8` | how the connection was found: `exact`, `inferred`, `verified` (inferred, and of the right length), `unknown` |
 //! | `tls` | `Boolean` | taken as plaintext at a TLS library |
 //! | `tls_library` | `Utf8`, nullable | which one |
 //! | `tls_version` | `Float64`, nullable | 1.2, 1.3, as the hello messages on the socket agree |

@@ -38,7 +38,7 @@ enum rt_layer { RT_SOCKET = 0, RT_TLS = 1 };
 enum rt_role { RT_UNKNOWN = 0, RT_CLIENT = 1, RT_SERVER = 2 };
 
 enum rt_flag {
-	RT_F_INFERRED = 1 << 0,     /* the socket was inferred from the thread's last one */
+	RT_F_INFERRED = 1 << 0,     /* the socket was inferred from what the thread sent or received */
 	RT_F_UNATTRIBUTED = 1 << 1, /* no socket is known; `conn` is made up from the TLS object */
 	RT_F_FAULT = 1 << 2,        /* the bytes could not be read */
 	RT_F_SENDFILE = 1 << 3,     /* the bytes went from a file to the socket without passing user space */
@@ -48,6 +48,7 @@ enum rt_flag {
 	RT_F_UNCAPTURED = 1 << 7,   /* a capture file lacks them; set by user space only */
 	RT_F_DATAGRAM = 1 << 8,     /* a datagram to or from a name server, not bytes of a stream */
 	RT_F_HELD = 1 << 9,         /* the process was stopped, and waits to be let go */
+	RT_F_VERIFIED = 1 << 10,    /* the inferred socket's records have the length of the plaintext */
 };
 
 /* Who handed out plaintext; in the highest byte of `flags`. */
@@ -132,8 +133,10 @@ struct rt_activity {
 	__u64 unseen_bytes; /* on sockets, by ways that are not observed; its part of `unseen_bytes` below */
 	__u64 calls;        /* of TLS functions, that a probe stopped when they returned */
 	__u64 libraries;    /* a bit for each enum rt_library that handed out plaintext */
+	__u64 scattered;    /* ciphertext of one connection that a thread received, and then decrypted another's */
+	__u64 relayed;      /* ciphertext of one connection that a thread sent after it had encrypted another's, or none */
 };
-RT_ASSERT_SIZE(struct rt_activity, 48);
+RT_ASSERT_SIZE(struct rt_activity, 64);
 
 /* What a process is excluded from (the `only` list of a custom filter); all bits: everything. */
 enum rt_exclude {

@@ -72,6 +72,8 @@ pub mod flag {
     pub const DATAGRAM: u32 = 1 << 8;
     /// The process was stopped, and waits to be let go.
     pub const HELD: u32 = 1 << 9;
+    /// The inferred socket's records have the length of the plaintext.
+    pub const VERIFIED: u32 = 1 << 10;
 }
 
 /// The TLS library, or what stands for one, that handed out plaintext; in the highest byte of [`Record::flags`].
@@ -331,6 +333,10 @@ pub struct Activity {
     pub calls: u64,
     /// A bit for each [`Library`] that handed out plaintext.
     pub libraries: u64,
+    /// Ciphertext of one connection that a thread received, and then decrypted another's.
+    pub scattered: u64,
+    /// Ciphertext of one connection that a thread sent after it had encrypted another's, or none.
+    pub relayed: u64,
 }
 
 /// Key of the map `skip_until`.
@@ -435,7 +441,7 @@ const _: () = {
     assert!(size_of::<MappedFile>() == 144);
     assert!(size_of::<Stream>() == 16);
     assert!(size_of::<LostEnd>() == 40);
-    assert!(size_of::<Activity>() == 48);
+    assert!(size_of::<Activity>() == 64);
     assert!(size_of::<Counters>() == 21 * 8);
 };
 

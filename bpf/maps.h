@@ -28,7 +28,9 @@ struct connection {
 	__u8 protocol;
 	struct rt_endpoints ends;
 	__u8 datagrams;
-	__u8 pad[7];
+	__u8 greeted;    /* ciphertext was sent outside of any TLS call */
+	__u16 record;    /* length of the TLS record that was received last, if it came whole and alone; else 0 */
+	__u32 consumed;  /* plaintext that was read of it */
 };
 
 struct tls_key {
@@ -43,8 +45,10 @@ struct tls_object {
 	__u64 offset[2];
 	__u8 ignored;
 	__u8 inferred;
+	__u8 verified; /* plaintext had the length that the inferred socket's records have */
+	__u8 doubted;  /* its hints contradict each other */
 	__u8 late;
-	__u8 pad[5];
+	__u8 pad[3];
 };
 
 struct tls_call {
@@ -56,7 +60,8 @@ struct tls_call {
 	__u8 direction;
 	__u8 payload;   /* 0: a handshake, made only to learn the socket */
 	__u8 library;   /* enum rt_library */
-	__u8 pad[5];
+	__u8 mixed;     /* of more than one object since the thread last sent ciphertext by itself */
+	__u32 written;  /* plaintext since then */
 };
 
 /* A call of crypto/tls. Its goroutine goes from thread to thread, and its stack from place to place. */
@@ -69,6 +74,11 @@ struct go_call {
 struct socket_ref {
 	__u64 sk;
 	__u64 conn;
+};
+
+struct received {
+	struct socket_ref socket;
+	__u64 mixed; /* another one came before it, and no TLS call between */
 };
 
 struct listener {
@@ -135,12 +145,12 @@ struct {
 	__type(value, struct go_call);
 } go_calls SEC(".maps");
 
-/* The TLS socket that a thread received on last, until a TLS call takes it as its own. */
+/* The TLS socket that a thread received on last, until the thread's next TLS call. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 32768);
 	__type(key, __u64);
-	__type(value, struct socket_ref);
+	__type(value, struct received);
 } last_received SEC(".maps");
 
 /* By connection id. Written where a close found a full ring, read and emptied by user space. Full: counted. */

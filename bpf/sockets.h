@@ -4,6 +4,7 @@
 #define RINGTAP_SOCKETS_H
 
 #include "emit.h"
+#include "infer.h"
 
 /* The file behind a descriptor of the current process. */
 static __always_inline struct file *file_of(int fd)
@@ -333,16 +334,6 @@ static __always_inline int looks_like_tls(__u64 from, __u64 len)
 	return b[0] >= 20 && b[0] <= 23 && (len < 2 || b[1] == 3);
 }
 
-static __always_inline void remember_received(struct sock *sk, struct connection *c)
-{
-	__u64 thread = bpf_get_current_pid_tgid();
-	struct socket_ref ref = { .sk = (__u64)sk, .conn = c->id };
-
-	bpf_map_update_elem(&last_received, &thread, &ref, BPF_ANY);
-}
-
-static __always_inline void bind_object(struct tls_call *call, struct sock *sk, struct connection *c);
-
 static __always_inline int has_received_fin(__u8 state)
 {
 	return state == TCP_CLOSE_WAIT || state == TCP_LAST_ACK || state == TCP_CLOSING || state == TCP_TIME_WAIT ||
@@ -420,17 +411,23 @@ static __always_inline int is_ciphertext(struct sock *sk, struct connection *c, 
 		c->protocol = PROTOCOL_TLS;
 		return 1;
 	}
-	if (c->protocol == PROTOCOL_UNKNOWN && HOW_MODE(how) == IO_PAYLOAD) {
-		if (vectors && !bpf_probe_read_user(&v, sizeof(v), (void *)buffer)) {
-			buffer = v.base;
-			len = v.len;
-		}
-		c->protocol = looks_like_tls(buffer, len) ? PROTOCOL_TLS : PROTOCOL_CLEAR;
+	if (c->protocol == PROTOCOL_CLEAR)
+		return 0;
+	/* What fills more than one buffer is not looked at whole. */
+	if (vectors && !bpf_probe_read_user(&v, sizeof(v), (void *)buffer)) {
+		buffer = v.base;
+		len = len < v.len ? len : v.len;
 	}
+	if (c->protocol == PROTOCOL_UNKNOWN && HOW_MODE(how) == IO_PAYLOAD)
+		c->protocol = looks_like_tls(buffer, len) ? PROTOCOL_TLS : PROTOCOL_CLEAR;
 	if (c->protocol != PROTOCOL_TLS)
 		return 0;
+	if (HOW_MODE(how) != IO_PAYLOAD)
+		buffer = 0;
 	if (HOW_DIRECTION(how) == RT_RECEIVED)
-		remember_received(sk, c);
+		remember_received(sk, c, buffer, len);
+	else
+		infer_by_sent(sk, c, buffer, len);
 	return 1;
 }
 

@@ -1,83 +1,12 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * Plaintext at the border of TLS libraries. Which socket a TLS object belongs to is learnt from the system call that
- * the library makes inside the call (bind_object); for programs that move the ciphertext themselves, from the TLS
- * socket that the thread received on just before (infer_object), and the records say so.
+ * the library makes inside the call (bind_object); infer.h has what is known of programs that move ciphertext themselves.
  */
 #ifndef RINGTAP_TLS_H
 #define RINGTAP_TLS_H
 
 #include "sockets.h"
-
-static __always_inline struct tls_object *tls_object(__u64 ssl, int make)
-{
-	struct tls_key key = { .ssl = ssl, .tgid = bpf_get_current_pid_tgid() >> 32 };
-	struct tls_object *o = bpf_map_lookup_elem(&tls_objects, &key);
-	struct tls_object fresh = {};
-
-	if (o || !make)
-		return o;
-	if (bpf_map_update_elem(&tls_objects, &key, &fresh, BPF_NOEXIST))
-		COUNT(tls_objects_full, 1);
-	return bpf_map_lookup_elem(&tls_objects, &key);
-}
-
-/* A TLS object serves one connection after another; its streams go on where the connection's are. */
-static __always_inline void attach(struct tls_object *o, struct sock *sk, struct connection *c, __u64 ssl, __u8 inferred)
-{
-	o->sk = (__u64)sk;
-	o->conn = c->id;
-	o->offset[RT_SENT] = c->tls_offset[RT_SENT];
-	o->offset[RT_RECEIVED] = c->tls_offset[RT_RECEIVED];
-	o->ignored = c->ignored;
-	o->late = c->late;
-	o->inferred = inferred;
-	c->ssl = ssl;
-}
-
-static __always_inline void bind_object(struct tls_call *call, struct sock *sk, struct connection *c)
-{
-	struct tls_object *o = tls_object(call->ssl, 1);
-
-	if (o && o->conn != c->id)
-		attach(o, sk, c, call->ssl, 0);
-}
-
-static __always_inline struct connection *connection_of(struct tls_object *o)
-{
-	__u64 key = o->sk;
-	struct connection *c = bpf_map_lookup_elem(&connections, &key);
-
-	return c && c->id == o->conn ? c : 0;
-}
-
-/* Takes the thread's last received TLS socket, if it is still there and no other object's. */
-static __always_inline void infer_object(__u64 ssl)
-{
-	__u64 thread = bpf_get_current_pid_tgid();
-	struct socket_ref *ref = bpf_map_lookup_elem(&last_received, &thread);
-	struct tls_object *o;
-	struct connection *c;
-	__u64 key;
-
-	if (!ref)
-		return;
-	key = ref->sk;
-	c = bpf_map_lookup_elem(&connections, &key);
-	if (!c || c->id != ref->conn)
-		return;
-	if (c->ssl == ssl) {
-		bpf_map_delete_elem(&last_received, &thread);
-		return;
-	}
-	if (c->ssl)
-		return;
-	o = tls_object(ssl, 1);
-	if (!o || (o->conn && connection_of(o)))
-		return;
-	attach(o, (struct sock *)key, c, ssl, 1);
-	bpf_map_delete_elem(&last_received, &thread);
-}
 
 /* A call of a library's function; where it leaves its byte count, or 0 if it returns it. */
 static __always_inline int enter_call(struct call_regs *regs, __u8 direction, __u8 payload, __u64 count_at, __u8 library)
@@ -97,8 +26,15 @@ static __always_inline int enter_call(struct call_regs *regs, __u8 direction, __
 	 */
 	if (open && call.stack < open->stack)
 		return 0;
-	infer_object(call.ssl);
-	/* The entry stays for the thread's next call: to make and remove one each time costs more than all the rest. */
+	infer_by_received(call.ssl);
+	if (open && open->ssl) {
+		call.mixed = open->mixed || open->ssl != call.ssl;
+		call.written = open->written;
+	}
+	/*
+	 * The entry stays: for what the thread sends after the call, and since to make and remove one each time costs more
+	 * than all the rest.
+	 */
 	if (open)
 		*open = call;
 	else if (bpf_map_update_elem(&tls_calls, &thread, &call, BPF_ANY))
@@ -127,12 +63,16 @@ static __always_inline void emit_plaintext(struct tls_call *call, __u64 len)
 		__sync_fetch_and_add(&a->clear_bytes, len);
 		a->libraries |= 1ULL << (call->library & 63);
 	}
+	if (direction == RT_SENT)
+		call->written += len;
 	if (!o)
 		return;
+	c = connection_of(o);
+	if (c && o->inferred && direction == RT_RECEIVED)
+		verify_received(o, c, len, call->room);
 	conn = o->conn ?: unattributed_id(o);
 	offset = o->offset[direction];
 	o->offset[direction] += len;
-	c = connection_of(o);
 	if (c) {
 		announce(c);
 		o->ignored = c->ignored;
@@ -141,8 +81,9 @@ static __always_inline void emit_plaintext(struct tls_call *call, __u64 len)
 	}
 	if (o->ignored)
 		return;
-	flags = (o->conn ? 0 : RT_F_UNATTRIBUTED) | (o->inferred ? RT_F_INFERRED : 0) | (o->late ? RT_F_LATE : 0);
-	if (!o->conn)
+	flags = (o->conn && !o->doubted ? 0 : RT_F_UNATTRIBUTED) | (o->inferred ? RT_F_INFERRED : 0) |
+		(o->verified ? RT_F_VERIFIED : 0) | (o->late ? RT_F_LATE : 0);
+	if (flags & RT_F_UNATTRIBUTED)
 		COUNT(unattributed_bytes, len);
 	COUNT(seen_bytes, len);
 	emit_range(call->buffer, offset, conn, len, META(direction, RT_TLS, flags) | META_LIBRARY(call->library));

@@ -204,6 +204,7 @@ impl Redactor {
             layer: u8::from(t.tls.value(row)),
             flags: match t.socket.value(row) {
                 "inferred" => flag::INFERRED,
+                "verified" => flag::INFERRED | flag::VERIFIED,
                 "unknown" => flag::UNATTRIBUTED,
                 _ => 0,
             },

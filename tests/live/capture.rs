@@ -9,11 +9,16 @@ use crate::{
     truth::{captured, compare, files},
 };
 
+/// What records may say of a socket that was found by the call that a TLS library made,
+const EXACT: &[&str] = &["exact"];
+/// and of one that the program itself moved ciphertext on: where no record came alone and whole, none verifies it.
+const INFERRED: &[&str] = &["inferred", "verified"];
+
 /// Runs a client and compares; `socket` is what records must say.
 ///
 /// An executable that brings its own TLS functions, such as Node, is probed when it is first seen. Its very first
 /// requests can be faster than that, so the first run is not compared: the second one must be complete.
-fn check(name: &str, server: &Server, tls: bool, posts: bool, socket: Option<&str>) -> anyhow::Result<()> {
+fn check(name: &str, server: &Server, tls: bool, posts: bool, socket: &[&str]) -> anyhow::Result<()> {
     let agent = Agent::start(&config("egress-internal", ""))?;
     let url = format!("{}://127.0.0.1:{}", if tls { "https" } else { "http" }, server.port);
     if name.contains("node") {
@@ -35,7 +40,8 @@ fn check(name: &str, server: &Server, tls: bool, posts: bool, socket: Option<&st
         let count = compare(lines, &found)?;
         ensure!(count >= 7, "only {count} requests were made");
         for object in found.values().flatten() {
-            ensure!(object["metadata"]["socket"].as_str() == socket, "{object:#}");
+            let how = object["metadata"]["socket"].as_str().unwrap_or("exact");
+            ensure!(socket.contains(&how), "{object:#}");
             ensure!(object["request"]["scheme"] == if tls { "https" } else { "http" });
             ensure!(object["direction"] == "egress-internal", "{}", object["direction"]);
         }
@@ -56,19 +62,19 @@ macro_rules! matrix {
 }
 
 matrix! {
-    curl_python_plain: "client_curl.py", python_server(false), false, true, None;
-    curl_python_tls: "client_curl.py", python_server(true), true, true, None;
-    curl_nginx_tls: "client_curl.py", nginx(true, true), true, false, None;
-    every_system_call: "client_calls.py", python_server(false), false, true, None;
-    urllib_python_plain: "client_urllib.py", python_server(false), false, true, None;
-    urllib_python_tls: "client_urllib.py", python_server(true), true, true, None;
-    urllib_nginx_tls: "client_urllib.py", nginx(true, true), true, false, None;
-    asyncio_python_plain: "client_asyncio.py", python_server(false), false, true, None;
-    asyncio_python_tls: "client_asyncio.py", python_server(true), true, true, Some("inferred");
-    asyncio_nginx_tls: "client_asyncio.py", nginx(true, true), true, false, Some("inferred");
-    node_python_plain: "client_node.js", python_server(false), false, true, None;
-    node_python_tls: "client_node.js", python_server(true), true, true, Some("inferred");
-    node_nginx_tls: "client_node.js", nginx(true, true), true, false, Some("inferred");
+    curl_python_plain: "client_curl.py", python_server(false), false, true, EXACT;
+    curl_python_tls: "client_curl.py", python_server(true), true, true, EXACT;
+    curl_nginx_tls: "client_curl.py", nginx(true, true), true, false, EXACT;
+    every_system_call: "client_calls.py", python_server(false), false, true, EXACT;
+    urllib_python_plain: "client_urllib.py", python_server(false), false, true, EXACT;
+    urllib_python_tls: "client_urllib.py", python_server(true), true, true, EXACT;
+    urllib_nginx_tls: "client_urllib.py", nginx(true, true), true, false, EXACT;
+    asyncio_python_plain: "client_asyncio.py", python_server(false), false, true, EXACT;
+    asyncio_python_tls: "client_asyncio.py", python_server(true), true, true, INFERRED;
+    asyncio_nginx_tls: "client_asyncio.py", nginx(true, true), true, false, INFERRED;
+    node_python_plain: "client_node.js", python_server(false), false, true, EXACT;
+    node_python_tls: "client_node.js", python_server(true), true, true, INFERRED;
+    node_nginx_tls: "client_node.js", nginx(true, true), true, false, INFERRED;
 }
 
 /// The servers' side of the same traffic.

@@ -12,6 +12,7 @@ mod dialects;
 mod doctor;
 mod libraries;
 mod pipeline;
+mod pools;
 mod programs;
 mod reload;
 mod robustness;

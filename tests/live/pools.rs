@@ -1,0 +1,81 @@
+//! Whose socket is it? Programs that move ciphertext themselves, with a hundred connections on one pool of threads.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+
+use crate::{
+    agent::{Agent, config},
+    need_root,
+    programs::{client, nginx},
+    truth::{events, files},
+};
+
+const CONNECTIONS: usize = 100;
+/// What each asks for.
+const REQUESTS: usize = 3;
+const ALL: usize = CONNECTIONS * REQUESTS;
+
+/// Every request names the local port of its connection. An address that was told must be that one; none is no error,
+/// and at least `known` must have one.
+fn check(mode: &str, known: usize) -> anyhow::Result<()> {
+    need_root!();
+    let server = nginx(true, false)?;
+    let agent = Agent::start(&config("egress-internal", ""))?;
+    client("client_pool.py", &[&server.port.to_string(), mode, &CONNECTIONS.to_string(), "1000", "20000"])?;
+    let finished = agent.stop()?;
+    finished.check()?;
+    let connections = events(&finished, "*eventstore.Connection")?;
+    let sources: BTreeMap<&str, &str> = connections
+        .iter()
+        .filter_map(|event| Some((event["meta"]["connectionId"].as_str()?, event["source"]["address"].as_str()?)))
+        .collect();
+    let (mut seen, mut right) = (0, 0);
+    for (_, bytes) in files(&finished.objects()?)? {
+        let object: Value = serde_json::from_slice(&bytes)?;
+        let meta = &object["metadata"];
+        let url = object["request"]["url"].as_str().context("a url")?;
+        let (_, port) = url.split_once("port=").context("a port in the url")?;
+        let source = sources.get(meta["connection_id"].as_str().context("a connection")?).copied();
+        let source = source.filter(|address| address.contains(':'));
+        seen += 1;
+        match (meta["socket"].as_str(), source) {
+            (Some("unknown"), None) => (),
+            (Some("inferred" | "verified"), Some(address)) => {
+                ensure!(address.ends_with(&format!(":{port}")), "{url} was told to come from {address}");
+                right += 1;
+            }
+            other => anyhow::bail!("{other:?}: {object:#}"),
+        }
+    }
+    println!("{mode}: {seen} exchanges, {right} with an address");
+    ensure!(seen == ALL && right >= known, "{seen}, {right}: {}", finished.stderr);
+    Ok(())
+}
+
+#[test]
+fn a_pool_whose_threads_receive_what_they_decrypt() -> anyhow::Result<()> {
+    check("coupled", ALL)
+}
+
+#[test]
+fn a_pool_whose_threads_decrypt_what_another_received() -> anyhow::Result<()> {
+    check("handed", ALL)
+}
+
+#[test]
+fn a_pool_whose_threads_receive_for_one_another() -> anyhow::Result<()> {
+    check("scattered", ALL)
+}
+
+#[test]
+fn one_thread_that_receives_for_all_and_then_decrypts_in_another_order() -> anyhow::Result<()> {
+    check("batch", ALL)
+}
+
+/// Nothing is left to tell the sockets by: none may be told.
+#[test]
+fn a_pool_whose_threads_receive_and_send_for_one_another() -> anyhow::Result<()> {
+    check("relayed", 0)
+}
