@@ -9,17 +9,11 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* A connection that was accepted gets its process here. */
-static __always_inline void handle_accept(int fd)
+__noinline int handle_accept(int fd)
 {
 	struct sock *sk = socket_of(fd);
-	__u64 key = (__u64)sk;
-	struct connection *c;
 
-	if (!sk)
-		return;
-	c = bpf_map_lookup_elem(&connections, &key);
-	if (c)
-		announce(c);
+	return sk ? announce_socket((__u64)sk) : 0;
 }
 
 /*

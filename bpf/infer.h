@@ -21,7 +21,7 @@ static __always_inline struct tls_object *tls_object(__u64 ssl, int make)
 {
 	struct tls_key key = { .ssl = ssl, .tgid = bpf_get_current_pid_tgid() >> 32 };
 	struct tls_object *o = bpf_map_lookup_elem(&tls_objects, &key);
-	struct tls_object fresh = {};
+	static const struct tls_object fresh;
 
 	if (o || !make)
 		return o;

@@ -167,11 +167,9 @@ enum { TCP_ESTABLISHED = 1, TCP_SYN_SENT = 2, TCP_SYN_RECV = 3, TCP_FIN_WAIT1 = 
 
 /* What user space hands to the system calls; their layout is fixed by the kernel's interface. */
 struct user_iovec { __u64 base, len; };
+struct user_msghead { __u64 name, namelen, iov, iovlen; };
 struct user_msghdr {
-	__u64 name;
-	__u64 namelen;
-	__u64 iov;
-	__u64 iovlen;
+	struct user_msghead head;
 	__u64 control;
 	__u64 controllen;
 	__u64 flags;

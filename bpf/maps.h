@@ -227,11 +227,13 @@ struct {
 	__type(value, struct rt_counters);
 } counters SEC(".maps");
 
+/* Not on the stack, of which there is little. */
+static const __u32 first_key;
+
 /* Atomic, since a probe's program can be preempted between load and store. */
 #define COUNT(field, n) \
 	do { \
-		__u32 zero_ = 0; \
-		struct rt_counters *c_ = bpf_map_lookup_elem(&counters, &zero_); \
+		struct rt_counters *c_ = bpf_map_lookup_elem(&counters, &first_key); \
 		if (c_) \
 			__sync_fetch_and_add(&c_->field, (n)); \
 	} while (0)
@@ -242,7 +244,8 @@ volatile __u32 go_seen = 0;
 /* What a process has moved so far; 0: the table is full. */
 static __always_inline struct rt_activity *activity_of(__u32 tgid)
 {
-	struct rt_activity *a = bpf_map_lookup_elem(&activity, &tgid), fresh = {};
+	static const struct rt_activity fresh;
+	struct rt_activity *a = bpf_map_lookup_elem(&activity, &tgid);
 
 	if (a)
 		return a;

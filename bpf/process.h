@@ -107,7 +107,7 @@ int handle_exit(__u64 *ctx)
 }
 
 /* A file was mapped for execution. Each is reported once. */
-static __always_inline void handle_mmap(int fd)
+__noinline int handle_mmap(int fd)
 {
 	struct file *file = file_of(fd);
 	struct socket_ref key;
@@ -118,14 +118,14 @@ static __always_inline void handle_mmap(int fd)
 	__u8 one = 1;
 
 	if (!file)
-		return;
+		return 0;
 	key = key_of_file(file);
 	if (bpf_map_lookup_elem(&mapped_files, &key))
-		return;
+		return 0;
 	r = bpf_ringbuf_reserve(&control, sizeof(*r), 0);
 	if (!r) {
 		COUNT(control_lost, 1);
-		return;
+		return 0;
 	}
 	bpf_map_update_elem(&mapped_files, &key, &one, BPF_ANY);
 	fill_head(&r->head, RT_MAP, 0);
@@ -135,6 +135,7 @@ static __always_inline void handle_mmap(int fd)
 	bpf_probe_read_kernel_str(r->file.name, sizeof(r->file.name), BPF_CORE_READ(file, f_path.dentry, d_name.name));
 	hold_process(&r->head);
 	bpf_ringbuf_submit(r, 0);
+	return 0;
 }
 
 #endif

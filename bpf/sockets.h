@@ -118,9 +118,13 @@ static __always_inline __u64 connection_id(struct sock *sk)
 	return cookie ?: (1ULL << 63) | (bpf_ktime_get_boot_ns() << 6) | (bpf_get_smp_processor_id() & 63);
 }
 
-static __always_inline struct connection *add_connection(struct sock *sk, __u8 role, __u8 late, __u32 tgid)
+/*
+ * A function of its own for its room on the stack: kernels before 6.13 allow 512 bytes for a whole chain of calls, each
+ * rounded up to 32, and all of them 8 calls. The same goes for the others here that take scalars only and are not static.
+ */
+__noinline int insert_connection(__u64 key, __u32 role, __u32 late, __u32 tgid)
 {
-	__u64 key = (__u64)sk;
+	struct sock *sk = (void *)key;
 	struct connection c = {};
 
 	c.id = connection_id(sk);
@@ -133,6 +137,14 @@ static __always_inline struct connection *add_connection(struct sock *sk, __u8 r
 	c.ignored = is_unwanted(&c.ends);
 	if (bpf_map_update_elem(&connections, &key, &c, BPF_NOEXIST) == -7 /* E2BIG */)
 		COUNT(connections_full, 1);
+	return 0;
+}
+
+static __always_inline struct connection *add_connection(struct sock *sk, __u8 role, __u8 late, __u32 tgid)
+{
+	__u64 key = (__u64)sk;
+
+	insert_connection(key, role, late, tgid);
 	return bpf_map_lookup_elem(&connections, &key);
 }
 
@@ -175,6 +187,15 @@ static __always_inline void announce(struct connection *c)
 		return;
 	}
 	emit_open(c);
+}
+
+__noinline int announce_socket(__u64 socket)
+{
+	struct connection *c = bpf_map_lookup_elem(&connections, &socket);
+
+	if (c)
+		announce(c);
+	return 0;
 }
 
 /* User space finds the end of the connection in a map when the ring had no room for it. */
@@ -308,10 +329,12 @@ int handle_destroy(__u64 *ctx)
 SEC("iter/tcp")
 int handle_existing(__u64 *ctx)
 {
-	struct sock *sk = (void *)ctx[1];
+	struct sock *sk = 0;
 	struct listener l = {};
 	__u8 state, one = 1;
 
+	/* Read like this it is a number, which functions that are not static take. */
+	bpf_probe_read_kernel(&sk, sizeof(sk), &ctx[1]);
 	if (!sk)
 		return 0;
 	state = BPF_CORE_READ(sk, __sk_common.skc_state);
@@ -400,12 +423,15 @@ static __always_inline struct connection *connection_at(struct sock *sk, __u32 l
 }
 
 /* Ciphertext, by the TLS call that the thread is in or by the first bytes. */
-static __always_inline int is_ciphertext(struct sock *sk, struct connection *c, __u64 buffer, __u64 len,
-					 __u32 vectors, __u32 how)
+__noinline int is_ciphertext(__u64 socket, __u64 buffer, __u32 len, __u32 vectors, __u32 how)
 {
+	struct connection *c = bpf_map_lookup_elem(&connections, &socket);
 	struct tls_call *call = open_call();
+	struct sock *sk = (void *)socket;
 	struct user_iovec v;
 
+	if (!c)
+		return 0;
 	if (call) {
 		bind_object(call, sk, c);
 		c->protocol = PROTOCOL_TLS;
@@ -470,6 +496,15 @@ static __always_inline void count_quic(struct sock *sk, __u32 len, __u32 how)
 		bpf_map_update_elem(&quic_bytes, &tgid, &first, BPF_ANY);
 }
 
+static __always_inline int emit_io(__u64 buffer, __u64 offset, __u64 id, __u32 len, __u32 vectors, __u32 meta)
+{
+	if (!vectors)
+		return emit_range(buffer, offset, id, len, meta);
+	if (vectors > RT_PIECES_MAX)
+		vectors = RT_PIECES_MAX;
+	return emit_vectors(buffer, offset, id, len, meta | (vectors << META_COUNT_SHIFT));
+}
+
 /* Both ends of a socket to a name server, for user space to report. A function of its own for its room on the stack. */
 __noinline int emit_dns_open(__u64 socket, __u64 id)
 {
@@ -483,20 +518,23 @@ __noinline int emit_dns_open(__u64 socket, __u64 id)
 }
 
 /*
- * The id of a socket for a datagram to or from a name server: the answers give names to addresses. 0: the datagram is
- * no concern of ours. Such sockets have no cookie: their address, mixed with the process, stands for one.
+ * The id of a socket for a datagram to or from a name server: the answers give names to addresses. Such sockets have no
+ * cookie: their address, mixed with the process, stands for one. 0: the datagram is no concern of ours.
  */
-static __always_inline __u64 begin_datagram(struct sock *sk, __u32 len, __u32 how)
+__noinline __u64 begin_datagram(__u64 socket, __u32 len, __u32 how)
 {
 	__u64 tgid = bpf_get_current_pid_tgid() >> 32, id;
+	struct sock *sk = (void *)socket;
 
-	if (HOW_MODE(how) != IO_PAYLOAD || (!(how & HOW_TO_DNS) && !is_dns_socket(sk)))
+	if (HOW_MODE(how) != IO_PAYLOAD || (!(how & HOW_TO_DNS) && !is_dns_socket(sk))) {
+		count_quic(sk, len, how);
 		return 0;
+	}
 	if (is_excluded(tgid, RT_X_DATA | RT_X_DNS))
 		return 0;
-	id = (1ULL << 62) | (((__u64)sk ^ tgid * 0x9e3779b97f4a7c15ULL) >> 2);
+	id = (1ULL << 62) | ((socket ^ tgid * 0x9e3779b97f4a7c15ULL) >> 2);
 	if ((wanted & RT_W_DNS) && HOW_DIRECTION(how) == RT_SENT)
-		emit_dns_open((__u64)sk, id);
+		emit_dns_open(socket, id);
 	COUNT(seen_bytes, len);
 	return id;
 }
@@ -518,28 +556,23 @@ __noinline int handle_io(int fd, __u64 buffer, __u32 len, __u32 vectors, __u32 h
 	if (!sk || !len)
 		return 0;
 	if (BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP) {
-		id = begin_datagram(sk, len, how);
-		if (!id) {
-			count_quic(sk, len, how);
-			return 0;
-		}
-		offset = 0;
-		mode = IO_PAYLOAD;
-		flags = RT_F_DATAGRAM;
-		goto emit;
+		id = begin_datagram((__u64)sk, len, how);
+		return id ? emit_io(buffer, 0, id, len, vectors, META(direction, RT_SOCKET, RT_F_DATAGRAM)) : 0;
 	}
 	c = connection_at(sk, len, direction);
 	if (!c)
 		return 0;
 	id = c->id;
 	/* Also for connections that are not wanted: a TLS object must know that its socket is one of them. */
-	ciphertext = is_ciphertext(sk, c, buffer, len, vectors, how);
+	ciphertext = (c->protocol != PROTOCOL_CLEAR || open_call()) &&
+		     is_ciphertext((__u64)sk, buffer, len, vectors, how);
 	a = activity_of(bpf_get_current_pid_tgid() >> 32);
 	if (a)
 		__sync_fetch_and_add(ciphertext ? &a->tls_bytes : &a->socket_bytes, len);
 	if (c->ignored)
 		return 0;
-	announce(c);
+	if (!c->announced)
+		announce_socket((__u64)sk);
 	if (c->ignored || is_excluded(bpf_get_current_pid_tgid() >> 32, RT_X_DATA | RT_X_HTTP))
 		return 0;
 	offset = take_offset(sk, c, direction, len);
@@ -560,32 +593,24 @@ __noinline int handle_io(int fd, __u64 buffer, __u32 len, __u32 vectors, __u32 h
 		len = hello;
 	}
 	flags = c->late ? RT_F_LATE : 0;
-emit:
-	if (mode != IO_PAYLOAD) {
-		flags |= mode == IO_SENDFILE ? RT_F_SENDFILE : mode == IO_DISCARDED ? RT_F_DISCARDED : RT_F_FAULT;
-		emit_unread(len, offset, id, META(direction, RT_SOCKET, flags));
-	} else if (vectors) {
-		if (vectors > RT_PIECES_MAX)
-			vectors = RT_PIECES_MAX;
-		emit_vectors(buffer, offset, id, len,
-			     META(direction, RT_SOCKET, flags) | (vectors << META_COUNT_SHIFT));
-	} else {
-		emit_range(buffer, offset, id, len, META(direction, RT_SOCKET, flags));
-	}
+	if (mode == IO_PAYLOAD)
+		return emit_io(buffer, offset, id, len, vectors, META(direction, RT_SOCKET, flags));
+	flags |= mode == IO_SENDFILE ? RT_F_SENDFILE : mode == IO_DISCARDED ? RT_F_DISCARDED : RT_F_FAULT;
+	emit_unread(len, offset, id, META(direction, RT_SOCKET, flags));
 	return 0;
 }
 
 static __always_inline __u32 how_of_message(__u64 message)
 {
-	struct user_msghdr m;
+	__u64 name;
 
-	return bpf_probe_read_user(&m, sizeof(m), (void *)message) ? 0 : how_of_address(m.name);
+	return bpf_probe_read_user(&name, sizeof(name), (void *)message) ? 0 : how_of_address(name);
 }
 
 /* sendmsg and recvmsg, and each message of their plural forms. */
 __noinline int handle_message(int fd, __u64 message, __u32 len, __u32 how)
 {
-	struct user_msghdr m;
+	struct user_msghead m;
 
 	if (bpf_probe_read_user(&m, sizeof(m), (void *)message))
 		return handle_io(fd, 0, len, 0, HOW(HOW_DIRECTION(how), IO_FAULT));
@@ -610,6 +635,13 @@ __noinline int total_len(__u64 messages, __u32 count)
 	return total;
 }
 
+/* Those that move streams of datagrams pay for no more than this. */
+__noinline int count_datagrams(__u64 sk, __u64 messages, __u32 count, __u32 how)
+{
+	count_quic((struct sock *)sk, total_len(messages, count), how | how_of_message(messages));
+	return 0;
+}
+
 /*
  * sendmmsg and recvmmsg: the messages' bytes lie back to back in the stream. What moved before them is settled first;
  * then each message only adds its own length, and at the end both counts are put where TCP has them.
@@ -623,12 +655,8 @@ __noinline int handle_messages(int fd, __u64 messages, __u32 count, __u32 how)
 
 	if (!sk)
 		return 0;
-	/* Those that move streams of datagrams pay for no more than this. */
-	if (BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP && !is_dns_socket(sk)) {
-		how |= how_of_message(messages);
-		count_quic(sk, total_len(messages, count), how);
-		return 0;
-	}
+	if (BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP && !is_dns_socket(sk))
+		return count_datagrams(key, messages, count, how);
 	total = total_len(messages, count);
 	c = bpf_map_lookup_elem(&connections, &key);
 	if (c) {
