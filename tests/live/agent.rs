@@ -1,6 +1,7 @@
 //! A running agent, and what it left behind.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
@@ -132,18 +133,28 @@ impl Agent {
     pub fn wait_for_objects(&self, expected: usize) -> anyhow::Result<()> {
         let begun = Instant::now();
         loop {
-            let mut there = 0;
-            for folder in fs::read_dir(self.folder.path().join("objects"))? {
-                // What is being written has a name that begins with a dot.
-                let whole = |file: &fs::DirEntry| !file.file_name().to_string_lossy().starts_with('.');
-                there += fs::read_dir(folder?.path())?.flatten().filter(whole).count();
-            }
+            let there = self.object_files()?.len();
             if there >= expected {
                 return Ok(());
             }
-            ensure!(begun.elapsed() < Duration::from_mins(1), "{there} objects of {expected} after a minute");
+            ensure!(begun.elapsed() < Duration::from_secs(20), "{there} objects of {expected} after a minute");
             std::thread::sleep(Duration::from_millis(200));
         }
+    }
+
+    /// What lies in the disk store by now.
+    pub fn object_files(&self) -> anyhow::Result<BTreeSet<PathBuf>> {
+        let mut found = BTreeSet::new();
+        for folder in fs::read_dir(self.folder.path().join("objects")).into_iter().flatten() {
+            for file in fs::read_dir(folder?.path())? {
+                let file = file?;
+                // What is being written has a name that begins with a dot.
+                if !file.file_name().to_string_lossy().starts_with('.') {
+                    found.insert(file.path());
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Stops its threads until the value is dropped: the consumer of the rings sleeps while the programs write.

@@ -7,10 +7,12 @@
 mod agent;
 mod blind;
 mod capture;
+mod containers;
 mod delivery;
 mod dialects;
 mod doctor;
 mod libraries;
+mod matrix;
 mod pipeline;
 mod pools;
 mod programs;

@@ -15,24 +15,33 @@ use tempfile::TempDir;
 pub use crate::tools::{program, tool};
 
 /// A process that ends with the value.
-pub struct Server {
-    child: Child,
-    pub port: u16,
-    _folder: Option<TempDir>,
+pub struct Process(Child);
+
+impl Process {
+    pub fn of(child: Child) -> Self {
+        Self(child)
+    }
 }
 
-impl Drop for Server {
+impl Drop for Process {
     fn drop(&mut self) {
         // Asked first, so that it ends what it has started; it may have ended by itself.
-        let asked = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        let asked = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
         let _ = asked.map(|pid| kill_process(pid, Signal::TERM));
         let begun = Instant::now();
-        while matches!(self.child.try_wait(), Ok(None)) && begun.elapsed() < Duration::from_secs(2) {
+        while matches!(self.0.try_wait(), Ok(None)) && begun.elapsed() < Duration::from_secs(2) {
             std::thread::sleep(Duration::from_millis(10));
         }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
+}
+
+/// A server, as long as the value lives.
+pub struct Server {
+    process: Process,
+    pub port: u16,
+    _folder: Option<TempDir>,
 }
 
 /// A port that was free a moment ago.
@@ -55,10 +64,10 @@ fn start(mut command: Command, (address, port): (&str, u16), folder: Option<Temp
     let output = || if quiet { Stdio::null() } else { Stdio::inherit() };
     let child =
         command.stdin(Stdio::null()).stdout(output()).stderr(output()).spawn().context("cannot start a server")?;
-    let mut server = Server { child, port, _folder: folder };
+    let mut server = Server { process: Process(child), port, _folder: folder };
     let begun = Instant::now();
     while TcpStream::connect((address, port)).is_err() {
-        if begun.elapsed() > Duration::from_secs(30) || server.child.try_wait()?.is_some() {
+        if begun.elapsed() > Duration::from_secs(30) || server.process.0.try_wait()?.is_some() {
             bail!("{command:?} did not start");
         }
         std::thread::sleep(Duration::from_millis(50));
