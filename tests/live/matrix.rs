@@ -302,7 +302,13 @@ fn run(rows: &[Row]) -> anyhow::Result<(Vec<Outcome>, Vec<String>)> {
     let bench = Bench::new()?;
     let (mut outcomes, mut faults) = (Vec::new(), Vec::new());
     for row in rows {
-        let outcome = bench.run(row)?;
+        let outcome = match bench.run(row) {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                faults.push(format!("{error:#}"));
+                Outcome { captured: Vec::new(), sockets: BTreeSet::new(), dark: None }
+            }
+        };
         println!("{}: {outcome:?}", row.name);
         let whole = outcome.captured.last() == Some(&row.requests);
         match row.expect {
