@@ -230,6 +230,9 @@ fn judge(moved: &Activity, stacks: &[Stack], unread: bool, excluded: u32) -> (Ve
         Activity { clear_bytes: 1.., .. } if unread => {
             say(Verdict::Partly, "connections of this program ended of which nothing was read")
         }
+        Activity { clear_bytes: 1.., relayed: 1.., .. } => {
+            say(Verdict::Seen, "addresses may be unknown: its threads send for one another")
+        }
         Activity { clear_bytes: 1.., .. } => say(Verdict::Seen, ""),
         Activity { tls_bytes, .. } if probed && *tls_bytes < HANDSHAKES && !unread => {
             say(Verdict::Ready, "only handshakes so far")

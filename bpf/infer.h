@@ -122,7 +122,7 @@ static __always_inline void infer_by_received(__u64 ssl)
 {
 	__u64 thread = bpf_get_current_pid_tgid(), key;
 	struct received *hint = bpf_map_lookup_elem(&last_received, &thread), taken;
-	struct rt_activity *a = activity_of(thread >> 32);
+	struct rt_activity *a;
 	struct tls_object *o;
 	struct connection *c;
 
@@ -130,6 +130,7 @@ static __always_inline void infer_by_received(__u64 ssl)
 		return;
 	taken = *hint;
 	bpf_map_delete_elem(&last_received, &thread);
+	a = activity_of(thread >> 32);
 	key = taken.socket.sk;
 	c = bpf_map_lookup_elem(&connections, &key);
 	if (!a || taken.mixed || !c || c->id != taken.socket.conn || c->ssl == ssl)
@@ -156,8 +157,8 @@ static __always_inline void infer_by_sent(struct sock *sk, struct connection *c,
 	if (!a)
 		return;
 	if (!last || !last->ssl) {
-		/* Another thread has made it. */
-		if (first && !c->late)
+		/* Another thread has made it; unless its library had no probes yet. */
+		if (first && !c->late && a->calls)
 			__sync_fetch_and_add(&a->relayed, 1);
 		return;
 	}

@@ -137,7 +137,7 @@ impl Agent {
             if there >= expected {
                 return Ok(());
             }
-            ensure!(begun.elapsed() < Duration::from_secs(20), "{there} objects of {expected} after a minute");
+            ensure!(begun.elapsed() < Duration::from_mins(1), "{there} objects of {expected} after a minute");
             std::thread::sleep(Duration::from_millis(200));
         }
     }

@@ -127,7 +127,7 @@ fn containers_and_pods_have_names() -> anyhow::Result<()> {
         return Ok(());
     };
     let server = nginx(true, false)?;
-    // One label chooses by rule what is kept, another one is looked up by the stack.
+    // What is kept is chosen by a container's label and by a pod's namespace.
     let text = config("egress-internal", "").replace(
         "config: {level: full}",
         "config: {level: none, rules: [{name: web, expr: 'src.container.labels.team == \"web\"', level: full}, \
