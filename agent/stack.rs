@@ -19,7 +19,10 @@ use ringtap_batch::{
 
 use crate::{config::checked::Route, lines::AccessLog, metrics::Metrics, sink::delivery::Outboxes};
 
-/// All stacks, and how one is chosen: by domain, else the default.
+/// Label of a pod that chooses the stack of its processes.
+const STACK_LABEL: &str = "pod.labels.tap.qpoint.io/stack";
+
+/// All stacks, and how one is chosen: by a label of the pod, by domain, else the default.
 #[derive(Debug, Default)]
 pub struct Stacks {
     /// In the order of their names.
@@ -110,11 +113,24 @@ impl Stacks {
     }
 
     fn place_of(&self, row: &RowFields<'_>) -> Option<usize> {
+        if let Some(place) = row.detail(STACK_LABEL).and_then(|name| self.place_named(name)) {
+            return place;
+        }
         if self.by_domain.is_empty() {
             return self.default;
         }
         let chosen = row.domains().into_iter().find_map(|domain| self.by_domain.get(&domain.to_ascii_lowercase()));
         chosen.copied().unwrap_or(self.default)
+    }
+
+    /// The stack that a label names; the empty name and `none` stand for none. What no stack is called says nothing: pods
+    /// are labelled by others than those who write the configuration.
+    #[expect(clippy::option_option, reason = "nothing was said, and no stack was chosen, are two things")]
+    fn place_named(&self, name: &str) -> Option<Option<usize>> {
+        match name {
+            "" | "none" => Some(None),
+            name => self.stacks.iter().position(|stack| stack.name == name).map(Some),
+        }
     }
 
     /// Hands each row of a transactions batch to its stack.
@@ -132,7 +148,7 @@ impl Stacks {
 
     fn take_phase(&self, batch: &RecordBatch, take: Take, out: &Outboxes, metrics: &Metrics, lines: Lines<'_>) {
         let Some(t) = Transactions::of(batch).filter(|t| t.rows() > 0) else { return };
-        if self.by_domain.is_empty() {
+        if self.by_domain.is_empty() && !t.has_details() {
             if let Some(place) = self.default {
                 take(&self.stacks[place], batch, out, metrics, lines);
             }
@@ -240,8 +256,8 @@ impl Interest for Stack {
 
 impl Interest for Stacks {
     fn wants_bodies(&self) -> bool {
-        let used = self.default.into_iter().chain(self.by_domain.values().copied().flatten());
-        used.into_iter().any(|place| self.stacks[place].wants_bodies())
+        // Any of them: a pod's label can choose it.
+        self.stacks.iter().any(Interest::wants_bodies)
     }
 
     fn can_want_bodies(&self, row: &RowFields<'_>) -> bool {

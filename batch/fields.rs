@@ -45,6 +45,12 @@ impl<'a> RowFields<'a> {
         (self.transactions, self.row)
     }
 
+    /// What is known of the process besides, by its name.
+    #[must_use]
+    pub fn detail(&self, name: &str) -> Option<&'a str> {
+        self.transactions.detail(self.row, name)
+    }
+
     /// Name of the other end, and the host that the request names, both without a port.
     #[must_use]
     pub fn domains(&self) -> [&'a str; 2] {
@@ -58,7 +64,7 @@ impl<'a> RowFields<'a> {
 }
 
 /// Fields with names of their own.
-pub const FIELDS: [&str; 42] = [
+pub const FIELDS: [&str; 46] = [
     "protocol",
     "type",
     "direction",
@@ -76,6 +82,8 @@ pub const FIELDS: [&str; 42] = [
     "src.process.hostname",
     "src.process.user.id",
     "src.process.user.name",
+    "src.process.args",
+    "src.process.cgroup",
     "src.container.id",
     "src.container.name",
     "src.container.image",
@@ -86,6 +94,8 @@ pub const FIELDS: [&str; 42] = [
     "dst.process.hostname",
     "dst.process.user.id",
     "dst.process.user.name",
+    "dst.process.args",
+    "dst.process.cgroup",
     "tls.enabled",
     "tls.version",
     "tls.sni",

@@ -427,6 +427,12 @@ impl<'a> Transactions<'a> {
         Self::texts(self.tags, row)
     }
 
+    /// Whether more is known of the process of any row.
+    #[must_use]
+    pub fn has_details(&self) -> bool {
+        !self.details.entries().is_empty()
+    }
+
     /// What is known of the process besides, by its name.
     #[must_use]
     pub fn detail(&self, row: usize, name: &str) -> Option<&'a str> {

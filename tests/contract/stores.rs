@@ -98,6 +98,28 @@ tap:
     Ok(())
 }
 
+#[test]
+fn a_label_of_the_pod_chooses_the_stack_before_domains() -> anyhow::Result<()> {
+    let config = "
+services: {event_stores: [{type: stdout}], object_stores: [{type: disk, path: FOLDER/objects}]}
+stacks:
+  quiet: {plugins: [{type: report_usage}]}
+  loud: {plugins: [{type: http_capture, config: {level: summary}}]}
+tap:
+  http: {stack: quiet}
+  endpoints: [{domain: httpbin.org, http: {stack: quiet}}]
+";
+    // The name of no stack says nothing.
+    for (label, requests, objects) in [("loud", false, true), ("none", false, false), ("unheard-of", true, false)] {
+        let folder = tempfile::tempdir()?;
+        let traffic = golden::traffic().detail("pod.labels.tap.qpoint.io/stack", label);
+        let printed = replay(folder.path(), traffic, config)?;
+        let any = |kind: &str| printed.events.iter().any(|(known, _)| known.ends_with(kind));
+        ensure!((any("Request"), any("ArtifactRecord")) == (requests, objects), "{label}: {:?}", printed.events);
+    }
+    Ok(())
+}
+
 /// One request a connection; answers with what it is told.
 fn interface(answers: Vec<&'static str>) -> anyhow::Result<(u16, mpsc::Receiver<(String, Value)>)> {
     let listener = TcpListener::bind("127.0.0.1:0")?;

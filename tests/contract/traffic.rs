@@ -60,6 +60,7 @@ pub struct Traffic {
     rows: RecordsBuilder,
     connections: u64,
     time_ns: u64,
+    details: Vec<(String, String)>,
 }
 
 impl Traffic {
@@ -85,6 +86,13 @@ impl Traffic {
         self.time_ns += 1_000_000;
         self.push(Kind::Close, 0, (0, 0), 0, totals.as_bytes());
         self.time_ns += 3_000_000_000;
+        self
+    }
+
+    /// More is known of the process.
+    #[must_use]
+    pub fn detail(mut self, name: &str, value: &str) -> Self {
+        self.details.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -118,7 +126,9 @@ impl Traffic {
 
     /// Writes it as a recording.
     pub fn record(self, file: &Path) -> anyhow::Result<()> {
-        let mut recorder = Recorder::create(file, "host-a", Arc::new(Known(Arc::new(curl()))), Arc::default())?;
+        let mut process = curl();
+        process.details.extend(self.details);
+        let mut recorder = Recorder::create(file, "host-a", Arc::new(Known(Arc::new(process))), Arc::default())?;
         recorder.write(&self.rows.finish(None), WallOffset(WALL_NS))?;
         recorder.finish()
     }
