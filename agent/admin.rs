@@ -145,6 +145,7 @@ impl Told {
             let _ = write!(text, "# TYPE ringtap_memory_{name}_bytes gauge\nringtap_memory_{name}_bytes {n}\n");
         }
         self.probes(&mut text);
+        self.governor(&mut text);
         self.blind(&mut text);
         self.rules(&mut text);
         text
@@ -166,6 +167,20 @@ impl Told {
             seconds(found.late_ns),
             seconds(found.longest_ns)
         );
+    }
+
+    /// Processes of which less is captured since their probes cost too much.
+    fn governor(&self, text: &mut String) {
+        let governed = self.coverage.processes.governed();
+        text.push_str("# TYPE ringtap_governed_processes gauge\n");
+        for (level, n) in governed.processes() {
+            let _ = writeln!(text, "ringtap_governed_processes{{level=\"{}\"}} {n}", level.as_str());
+        }
+        text.push_str("# TYPE ringtap_governor_steps_total counter\n");
+        for (from, to, n) in governed.counts() {
+            let (from, to) = (from.as_str(), to.as_str());
+            let _ = writeln!(text, "ringtap_governor_steps_total{{from=\"{from}\",to=\"{to}\"}} {n}");
+        }
     }
 
     /// What could not be read, by program.

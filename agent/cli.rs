@@ -4,7 +4,11 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{config::checked::parse_size, containers::Runtimes, probe::hold::GUARD as HOLD_GUARD};
+use crate::{
+    config::{DATA_DIR, checked::parse_size},
+    containers::Runtimes,
+    probe::hold::GUARD as HOLD_GUARD,
+};
 
 /// Captures the HTTP transactions of this machine in clear text, out of the path.
 #[derive(Debug, Parser)]
@@ -308,7 +312,7 @@ pub struct CommonArgs {
     #[arg(long, env = "QPOINT_DEPLOYMENT_TAGS", value_name = "TAGS", default_value = "")]
     pub tags: String,
     /// Where the agent keeps what it writes.
-    #[arg(long, env = "DATA_DIR", value_name = "FOLDER", default_value = "/var/lib/ringtap")]
+    #[arg(long, env = "DATA_DIR", value_name = "FOLDER", default_value = DATA_DIR)]
     pub data_dir: PathBuf,
     /// Bytes of one body that are kept; a longer one is cut, and says so [default: 2mb].
     #[arg(long, env = "HTTP_BUFFER_SIZE", value_name = "SIZE", value_parser = size)]

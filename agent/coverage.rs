@@ -6,22 +6,25 @@ use std::{
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use ringtap_batch::{
     blind::{Blind, Spot},
     clock::{WallOffset, rfc3339},
     process::Processes as _,
-    ring::abi::{Activity, exclude},
+    ring::abi::{Activity, Library, exclude},
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     probe::{
+        cost::Stop,
         files::{FileId, Found, Shared},
+        governor::{Level, Machine},
         prober::mapped_paths,
     },
-    process::ProcessTable,
+    process::{self, ProcessTable},
 };
 
 /// Bytes of TLS that handshakes alone can make: whoever moved less may have had nothing to say yet.
@@ -108,6 +111,9 @@ pub struct Row {
     pub unseen_bytes: u64,
     /// Probed calls.
     pub calls: u64,
+    /// How much of it is captured, by what its probes cost it.
+    #[serde(default)]
+    pub level: Level,
     /// What it comes to.
     pub verdict: Verdict,
     /// Why.
@@ -164,7 +170,11 @@ impl Coverage {
     fn row(&self, tgid: u32, moved: Activity, unread: &HashSet<String>, wall: WallOffset) -> Option<Row> {
         let process = self.processes.get(tgid)?;
         let stacks = self.stacks(tgid, wall);
-        let (verdict, why) = judge(&moved, &stacks, unread.contains(&process.exe), process.excluded);
+        let level = self.processes.governed().level(tgid);
+        let (verdict, mut why) = judge(&moved, &stacks, unread.contains(&process.exe), process.excluded);
+        if level != Level::Full {
+            why = format!("its probes cost it too much: captured at level {}; {why}", level.as_str());
+        }
         Some(Row {
             pid: tgid,
             exe: process.exe.clone(),
@@ -175,6 +185,7 @@ impl Coverage {
             socket_bytes: moved.socket_bytes,
             unseen_bytes: moved.unseen_bytes,
             calls: moved.calls,
+            level,
             verdict,
             why,
         })
@@ -182,11 +193,29 @@ impl Coverage {
 
     /// The libraries in the files that a process has mapped.
     fn stacks(&self, tgid: u32, wall: WallOffset) -> Vec<Stack> {
-        let started = started_ns(tgid);
+        let started = process::started(tgid).and_then(|at| u64::try_from(at.as_nanos()).ok());
         let ids = file_ids(tgid);
         let all = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         let found = ids.iter().filter_map(|id| all.files.get(id));
         found.flat_map(|found| stacks_of(found, started, wall)).collect()
+    }
+}
+
+impl Machine for Coverage {
+    fn used(&self, tgid: u32) -> Option<Duration> {
+        process::used_time(tgid)
+    }
+
+    /// By the dearest of the libraries that handed out plaintext, in the files that the process has mapped.
+    fn stop(&self, tgid: u32, libraries: u64) -> Stop {
+        let ids = file_ids(tgid);
+        let all = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = ids.iter().filter_map(|id| all.files.get(id)).flat_map(|found| &found.libraries);
+        let is_used = |name: &str| {
+            let bit = (0..64).find(|bit| Library::of_flags(bit << 24).is_some_and(|library| library.as_str() == name));
+            bit.is_none_or(|bit| libraries == 0 || libraries >> bit & 1 == 1)
+        };
+        found.filter(|library| is_used(library.name)).map(|library| library.stop).max().unwrap_or(Stop::Emulated)
     }
 }
 
@@ -270,15 +299,6 @@ fn file_ids(tgid: u32) -> BTreeSet<FileId> {
     code_files(tgid).into_iter().map(|(id, _)| id).collect()
 }
 
-/// When a process began, in boot time, to a hundredth of a second.
-fn started_ns(tgid: u32) -> Option<u64> {
-    const TICKS_PER_SECOND: u64 = 100;
-    let stat = fs::read_to_string(format!("/proc/{tgid}/stat")).ok()?;
-    // The name, in parentheses, can hold anything; the start is the twentieth field behind it.
-    let ticks: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
-    Some(ticks * (1_000_000_000 / TICKS_PER_SECOND))
-}
-
 /// Inode numbers of internet sockets, by network namespace.
 #[derive(Default)]
 struct Sockets(HashMap<PathBuf, HashSet<String>>);
@@ -310,12 +330,6 @@ fn internet_sockets(process: &Path) -> HashSet<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn our_own_start_is_known() {
-        let started = started_ns(std::process::id()).expect("it runs");
-        assert!(started > 0 && started <= crate::live::boot_ns());
-    }
 
     #[test]
     fn a_process_with_a_socket_has_one() {

@@ -137,8 +137,8 @@ fn look_into(path: &Path) -> Found {
         PathBuf::from(path.to_string_lossy().splitn(5, '/').last().map_or_else(String::new, |p| format!("/{p}")));
     let mut found = Found { path: shown, libraries: Vec::new(), fault: None, since_ns: 0 };
     for points in tls::points(path).into_iter().flatten() {
-        let (name, how, probes) = (points.library, points.how, points.count());
-        found.libraries.push(FoundLibrary { name, how, probes, refused: None });
+        let (name, how, probes, stop) = (points.library, points.how, points.count(), points.stop);
+        found.libraries.push(FoundLibrary { name, how, probes, stop, refused: None });
     }
     found
 }

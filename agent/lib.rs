@@ -15,6 +15,7 @@ pub mod config;
 pub mod containers;
 pub mod coverage;
 pub mod doctor;
+pub mod governed;
 pub mod lines;
 pub mod live;
 pub mod metrics;

@@ -16,6 +16,7 @@ use arrow_array::RecordBatch;
 use ringtap_batch::{
     blind::Spot,
     clock::WallOffset,
+    governed::Governed,
     ledger::Ledger,
     process::Processes as _,
     ring::{
@@ -36,6 +37,7 @@ use crate::{
     process::ProcessTable,
     recording::{Recorder, Redactor},
     reload::Slot,
+    run::hostname,
 };
 
 /// A reader sleeps no longer, whatever the wake flags say.
@@ -256,6 +258,7 @@ impl Capture {
             (self.wall, self.refreshed) = (wall_offset(), Instant::now());
             self.count_rings();
             self.settle_lost_ends()?;
+            self.tell_steps();
             self.target.flush()?;
         }
         self.reconfigure();
@@ -289,6 +292,26 @@ impl Capture {
             self.target.close(conn, LostEnd { time_ns: boot_ns(), ..end })?;
         }
         Ok(())
+    }
+
+    /// Steps of the governor become events.
+    fn tell_steps(&self) {
+        let governed = self.processes.governed();
+        let Target::Pipeline(pipeline) = &self.target else { return };
+        let hostname = hostname();
+        for step in governed.take_steps() {
+            let process = self.processes.get(step.tgid);
+            pipeline.tell(&Governed {
+                wall_ns: self.wall.wall_ns(boot_ns()),
+                hostname: &hostname,
+                from: step.from.as_str(),
+                to: step.to.as_str(),
+                share: step.share,
+                budget: governed.budget().unwrap_or_default(),
+                tgid: step.tgid,
+                process: process.as_deref(),
+            });
+        }
     }
 
     /// Copies the counts of rings and programs to where they are told from.

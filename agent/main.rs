@@ -16,7 +16,7 @@ use ringtap::{
         Bench, Cli, Command, CommonArgs, DoctorArgs, LogEncoding, LogLevel, RecordArgs, ReplayArgs, RunArgs,
         ValidateArgs,
     },
-    config::{self, Config, Problem, effective, schema},
+    config::{self, Config, DATA_DIR, Problem, effective, schema},
     doctor,
     probe::{hold, kernel::KernelError},
     process::parse_tags,
@@ -96,6 +96,7 @@ fn run_options(
         budgets,
         admin,
         file: common.config.clone().filter(|file| file != Path::new("-")),
+        data_dir: common.data_dir.clone(),
         body: common.http_buffer_size.map(|_| budgets.body),
         tags: parse_tags(&common.tags),
         hold_new: false,
@@ -144,7 +145,7 @@ fn set_up(arguments: &CommonArgs) -> anyhow::Result<(Config, Budgets)> {
     set_up_log(arguments);
     let config = match &arguments.config {
         None => config::embedded(&arguments.data_dir),
-        Some(file) => read_config(file)?,
+        Some(file) => read_config(file, &arguments.data_dir)?,
     };
     let mut budgets = config.budgets;
     if let Some(body) = arguments.http_buffer_size {
@@ -164,7 +165,7 @@ fn warn_unless(balanced: bool) {
 }
 
 fn validate(arguments: &ValidateArgs) -> anyhow::Result<ExitCode> {
-    let (name, text) = read_text(&arguments.file)?;
+    let (name, text) = read_text(&arguments.file, Path::new(DATA_DIR))?;
     let config::File { document, written, config, warnings } =
         config::read_whole(&name, &text).map_err(|problems| {
             print_all("error", &problems);
@@ -187,9 +188,9 @@ fn validate(arguments: &ValidateArgs) -> anyhow::Result<ExitCode> {
 
 fn print_changes(new: &Config, than: Option<&Path>, recording: &Path) -> anyhow::Result<()> {
     let old = match than {
-        None => config::embedded(Path::new("/var/lib/ringtap")),
+        None => config::embedded(Path::new(DATA_DIR)),
         Some(file) => {
-            let (name, text) = read_text(file)?;
+            let (name, text) = read_text(file, Path::new(DATA_DIR))?;
             config::read(&name, &text)
                 .map_err(|problems| {
                     print_all("error", &problems);
@@ -230,8 +231,8 @@ fn reload_config() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn read_config(file: &Path) -> anyhow::Result<Config> {
-    let (name, text) = read_text(file)?;
+fn read_config(file: &Path, data_dir: &Path) -> anyhow::Result<Config> {
+    let (name, text) = read_text(file, data_dir)?;
     match config::read(&name, &text) {
         Ok((config, warnings)) => {
             for warning in warnings {
@@ -246,7 +247,7 @@ fn read_config(file: &Path) -> anyhow::Result<Config> {
     }
 }
 
-fn read_text(file: &Path) -> anyhow::Result<(String, String)> {
+fn read_text(file: &Path, data_dir: &Path) -> anyhow::Result<(String, String)> {
     if file.to_str().is_some_and(|name| name.starts_with("http://") || name.starts_with("https://")) {
         eprintln!("ringtap: a configuration is a file in this version, not a URL: {}", file.display());
         return Err(CannotStart.into());
@@ -254,14 +255,14 @@ fn read_text(file: &Path) -> anyhow::Result<(String, String)> {
     if file == Path::new("-") {
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
-        return Ok(("standard input".into(), text));
+        return Ok(("standard input".into(), config::with_data_dir(&text, data_dir)));
     }
     let name = file.display().to_string();
     let text = std::fs::read_to_string(file).map_err(|error| {
         eprintln!("ringtap: cannot read {name}: {error}");
         CannotStart
     })?;
-    Ok((name, text))
+    Ok((name, config::with_data_dir(&text, data_dir)))
 }
 
 fn print_all(kind: &str, problems: &[Problem]) {

@@ -6,6 +6,7 @@ use arrow_array::RecordBatch;
 use rayon::prelude::*;
 use ringtap_batch::{
     clock::WallOffset,
+    governed::Governed,
     ring::abi::{LostEnd, shard_of},
     shard::{Context, Output, Shard},
 };
@@ -87,6 +88,13 @@ impl Pipeline {
         self.shards.par_iter_mut().for_each(|shard| {
             out.take(shard.finish(now_ns, wall));
         });
+    }
+
+    /// Tells the first event store of a step of the governor.
+    pub fn tell(&self, step: &Governed<'_>) {
+        if let Some(events) = self.out.to.events(Some(0)) {
+            events.offer(step.event());
+        }
     }
 
     /// Ends a connection whose close record found a full ring.

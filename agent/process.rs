@@ -19,7 +19,9 @@ use ringtap_batch::{
 
 use crate::{
     config::checked::{ProcessRules, is_ignored_by_strategy},
-    containers::{Containers, Details},
+    containers::{Containers, Details, cgroup},
+    governed::Governed,
+    probe::governor::Level,
 };
 
 /// How long an ended process is remembered: its last records may still be on their way.
@@ -38,6 +40,7 @@ pub struct ProcessTable {
     ended: Mutex<VecDeque<(Instant, u32)>>,
     users: Mutex<HashMap<u32, Option<String>>>,
     containers: Containers,
+    governed: Governed,
     rules: RwLock<ProcessRules>,
     /// How often the rules have changed.
     changes: AtomicU64,
@@ -52,6 +55,7 @@ impl ProcessTable {
             ended: Mutex::default(),
             users: Mutex::default(),
             containers: Containers::default(),
+            governed: Governed::default(),
             rules: RwLock::new(rules),
             changes: AtomicU64::new(0),
         }
@@ -75,6 +79,12 @@ impl ProcessTable {
     #[must_use]
     pub fn containers(&self) -> &Containers {
         &self.containers
+    }
+
+    /// What the governor has decided.
+    #[must_use]
+    pub fn governed(&self) -> &Governed {
+        &self.governed
     }
 
     /// Says of all processes of a container, also of those that are gone, what it is.
@@ -156,6 +166,12 @@ impl ProcessTable {
                 _ => {}
             }
         }
+        if rules.arguments {
+            details.extend(arguments(tgid).map(|arguments| ("process.args".to_owned(), arguments)));
+        }
+        if rules.cgroup {
+            details.extend(cgroup::path_of(tgid).map(|path| ("process.cgroup".to_owned(), path)));
+        }
         details.extend(self.containers.of(tgid));
         let mut process = Process { tgid, exe, uid, user: uid.and_then(|uid| self.user(uid)), details, tags, excluded };
         rules.add_tags(&mut process);
@@ -185,6 +201,44 @@ impl Processes for ProcessTable {
             }
         }
     }
+
+    fn spares_bodies(&self, tgid: u32) -> bool {
+        self.governed.level(tgid) != Level::Full
+    }
+}
+
+/// Processor time that a process has used, to a hundredth of a second; `None`: it is gone.
+#[must_use]
+pub fn used_time(tgid: u32) -> Option<Duration> {
+    let stat = Stat::of(tgid)?;
+    Some(stat.ticks(USER_TIME)? + stat.ticks(SYSTEM_TIME)?)
+}
+
+/// When a process began, in boot time, to a hundredth of a second.
+#[must_use]
+pub fn started(tgid: u32) -> Option<Duration> {
+    Stat::of(tgid)?.ticks(STARTED)
+}
+
+/// Fields of `/proc/<pid>/stat`, counted from behind the name.
+const USER_TIME: usize = 11;
+const SYSTEM_TIME: usize = 12;
+const STARTED: usize = 19;
+
+struct Stat(String);
+
+impl Stat {
+    fn of(tgid: u32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{tgid}/stat")).ok()?;
+        // The name, in parentheses, can hold anything.
+        Some(Self(stat.rsplit_once(')')?.1.to_owned()))
+    }
+
+    fn ticks(&self, field: usize) -> Option<Duration> {
+        const TICK: Duration = Duration::from_millis(10);
+        let ticks: u32 = self.0.split_whitespace().nth(field)?.parse().ok()?;
+        Some(TICK * ticks)
+    }
 }
 
 /// The variables that a process was started with, those whose values are short.
@@ -199,6 +253,17 @@ fn environment(tgid: u32) -> Vec<(String, String)> {
         (value.len() <= VALUE_MAX).then(|| (name.to_owned(), value.to_owned()))
     });
     variables.collect()
+}
+
+/// The arguments that a process was started with, without the first, with blanks between; cut at the length of a value.
+fn arguments(tgid: u32) -> Option<String> {
+    let mut bytes = Vec::new();
+    let file = fs::File::open(format!("/proc/{tgid}/cmdline")).ok()?;
+    // As for the environment.
+    let _ = file.take(ENVIRONMENT_MAX).read_to_end(&mut bytes);
+    let mut words = bytes.split(|byte| *byte == 0).skip(1).map(String::from_utf8_lossy).collect::<Vec<_>>().join(" ");
+    words.truncate(words.trim_end().len().min(words.floor_char_boundary(VALUE_MAX)));
+    Some(words)
 }
 
 /// Other processes of this program that wait for SIGHUP; any other would end by it.
@@ -244,6 +309,15 @@ mod tests {
         assert_eq!(own.exe, std::env::current_exe().expect("it has a path").to_string_lossy());
         assert!(own.uid.is_some());
         assert_eq!(table.get(u32::MAX), None);
+    }
+
+    #[test]
+    fn our_own_times_are_known() {
+        let own = std::process::id();
+        let started = started(own).expect("it runs");
+        assert!(started > Duration::ZERO && started.as_nanos() <= u128::from(crate::live::boot_ns()));
+        assert!(used_time(own).is_some_and(|used| used < Duration::from_hours(1)));
+        assert_eq!(used_time(u32::MAX), None);
     }
 
     #[test]

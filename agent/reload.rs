@@ -5,7 +5,7 @@
 use std::{
     fs,
     os::unix::fs::MetadataExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
@@ -59,6 +59,8 @@ pub type ActingStacks = Arc<RwLock<Arc<Stacks>>>;
 pub struct Reloader {
     /// The file; `None`: there is none, and nothing to reload.
     pub file: Option<PathBuf>,
+    /// What `{{DATA_DIR}}` stands for in it.
+    pub data_dir: PathBuf,
     /// The body limit of the command line.
     pub body: Option<usize>,
     /// What the shards go on with, but for what the configuration decides.
@@ -122,7 +124,7 @@ impl Reloader {
             return;
         };
         let name = file.display().to_string();
-        match read(&name) {
+        match read(&name, &self.data_dir) {
             Ok(config) => match self.replace(config).await {
                 Ok(()) => tracing::info!(file = name, "reloaded; the new configuration acts"),
                 Err(reason) => tracing::error!(file = name, reason, "not reloaded; the old configuration goes on"),
@@ -166,6 +168,7 @@ impl Reloader {
         self.slot.put(Next { context: context.clone(), out, wanted: config.wanted, taken });
         is_taken.await.map_err(|_| "the capture has ended".to_owned())?;
         memory.set_budget(budgets.agent);
+        self.processes.governed().set_budget(config.probes);
         self.processes.reconfigure(config.processes);
         *self.stacks.write().unwrap_or_else(PoisonError::into_inner) = stacks;
         self.context = context;
@@ -187,9 +190,9 @@ impl Reloader {
 }
 
 /// The checked configuration, or lines that say why there is none.
-fn read(name: &str) -> Result<Config, Vec<String>> {
+fn read(name: &str, data_dir: &Path) -> Result<Config, Vec<String>> {
     let text = fs::read_to_string(name).map_err(|error| vec![format!("cannot read {name}: {error}")])?;
-    let read = config::read(name, &text);
+    let read = config::read(name, &config::with_data_dir(&text, data_dir));
     let (config, warnings) = read.map_err(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>())?;
     for warning in warnings {
         tracing::warn!("{warning}");

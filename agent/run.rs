@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     admin::{self, Told},
-    config::Config,
+    config::{Config, checked::ProcessRules},
     containers::{self, Runtimes},
     coverage::Coverage,
     live::{self, Asked, Live, Target, boot_ns},
@@ -53,6 +53,8 @@ pub struct Options {
     pub admin: Option<SocketAddr>,
     /// The configuration's file, to be read again when it changes.
     pub file: Option<PathBuf>,
+    /// What `{{DATA_DIR}}` stands for in it.
+    pub data_dir: PathBuf,
     /// The body limit, if the command line sets it.
     pub body: Option<usize>,
     /// `key:value` tags of everything.
@@ -95,6 +97,7 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<Report> {
     };
     let (signals, mut hangup) = runtime.block_on(async { listen() }).context("cannot listen for signals")?;
     let processes = Arc::new(ProcessTable::new(config.processes));
+    processes.governed().set_budget(config.probes);
     name_containers(&runtime, &processes, options);
     let stacks = Arc::new(config.stacks);
     let metrics = Arc::new(Metrics::default());
@@ -116,6 +119,7 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<Report> {
     let target = Target::Pipeline(Pipeline::new(&context, options.shards, out));
     let mut reloader = Reloader {
         file: options.file.clone(),
+        data_dir: options.data_dir.clone(),
         body: options.body,
         context: context.clone(),
         console,
@@ -177,10 +181,10 @@ pub fn record(config: Config, options: &Options, file: &Path, redact: bool) -> a
     let kernel = Kernel::load(settings(&config, options))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (signals, _hangup) = runtime.block_on(async { listen() }).context("cannot listen for signals")?;
-    // Environments can hold secrets: a recording without secrets has none of them.
+    // Environments and arguments can hold secrets: a recording without secrets has none of them.
     let mut rules = config.processes;
     if redact {
-        (rules.variables, rules.tags) = (Vec::new(), Vec::new());
+        rules = ProcessRules { filters: rules.filters, ..ProcessRules::default() };
     }
     let processes = Arc::new(ProcessTable::new(rules));
     // Labels can hold them too.
@@ -291,7 +295,8 @@ impl Signals {
     }
 }
 
-fn hostname() -> String {
+/// Name of this host.
+pub(crate) fn hostname() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 

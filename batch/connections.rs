@@ -2,7 +2,9 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use ringtap_exchange::{Connection as Streams, Direction, Exchange, Hello, Limits, Protocol, Role, dns};
+use ringtap_exchange::{
+    Cause, Connection as Streams, Damage, Direction, Exchange, Hello, Limits, Part, Protocol, Role, dns,
+};
 use ringtap_ring::abi::{Endpoints, Library, Stream, Totals, exclude, wanted};
 
 use crate::process::Process;
@@ -69,6 +71,8 @@ pub(crate) struct Connection {
     pub(crate) library: Option<Library>,
     /// Datagrams, not streams.
     pub(crate) datagrams: bool,
+    /// The programs have left it out from some moment on.
+    pub(crate) left_out: bool,
     /// Reports so far, and when the next one is due.
     pub(crate) parts: i64,
     pub(crate) report_ns: u64,
@@ -94,6 +98,7 @@ impl Connection {
             answered: None,
             library: None,
             datagrams: false,
+            left_out: false,
             parts: 0,
             report_ns: now_ns.saturating_add(FIRST_REPORT_NS),
         }
@@ -251,12 +256,18 @@ impl Connection {
     /// Ends both layers; what was open comes out as it is.
     pub(crate) fn finish(&mut self, now_ns: u64) -> [Vec<Exchange>; 2] {
         let (at, totals) = self.closed.map_or((now_ns, None), |(at, totals)| (at, Some(totals)));
+        // How many bytes its streams had is not known.
+        let totals = totals.filter(|_| !self.left_out);
         let mut out = [Vec::new(), Vec::new()];
         for (layer, streams) in self.layers.iter_mut().enumerate() {
             if let Some(streams) = streams {
                 let totals = totals.map(|t| if layer == 0 { t.socket } else { t.tls });
                 streams.close(totals, at, &mut out[layer]);
             }
+        }
+        if self.left_out {
+            let broken_off = Damage { cause: Cause::Governor, part: Part::Response, start: 0, end: 0 };
+            out.iter_mut().flatten().for_each(|exchange| exchange.damage.push(broken_off));
         }
         out
     }

@@ -19,6 +19,7 @@ pub mod dlp;
 pub mod errors;
 pub mod events;
 pub mod fields;
+pub mod governed;
 pub mod grpc;
 pub mod ids;
 pub mod interest;

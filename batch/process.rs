@@ -13,7 +13,7 @@ pub struct Process {
     pub uid: Option<u32>,
     /// User name on this host.
     pub user: Option<String>,
-    /// What else is known, by the names that rules use behind `src.` or `dst.`: `process.env.<NAME>`, `container.id`,
+    /// What else is known, by the names that rules use behind `src.` or `dst.`: `process.env.<NAME>`, `process.args`, `process.cgroup`, `container.id`,
     /// `container.name`, `container.image`, `container.labels.<k>`, `pod.name`, `pod.namespace`, `pod.labels.<k>`.
     pub details: Vec<(String, String)>,
     /// `key:value` tags of the process, from the configuration and from its environment.
@@ -40,4 +40,9 @@ impl Process {
 pub trait Processes: Send + Sync {
     /// The process, `None` if it is not known any more.
     fn get(&self, tgid: u32) -> Option<Arc<Process>>;
+
+    /// Whether its probes cost the process so much that its large bodies are left in the kernel.
+    fn spares_bodies(&self, _tgid: u32) -> bool {
+        false
+    }
 }

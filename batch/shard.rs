@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
-use ringtap_exchange::{Cause, Direction, Exchange, Limits, Observer, Part, Role, dns::Answer};
+use ringtap_exchange::{Cause, Cut, Direction, Exchange, Limits, Observer, Part, Role, dns::Answer};
 use ringtap_ring::{
     abi::{Endpoints, Kind, Library, Stream, Totals, flag, shard_of},
     records::{Records, Row},
@@ -192,6 +192,14 @@ impl Shard {
         }
     }
 
+    /// The connection has ended, and the programs have left it out from some moment on.
+    fn leave_out(&mut self, row: &Row<'_>, totals: Totals) {
+        if let Some(connection) = self.connections.get_mut(&row.conn) {
+            connection.left_out = true;
+        }
+        self.close(row.conn, row.time_ns, totals);
+    }
+
     fn take_output(&mut self) -> Output {
         let transactions = (self.transactions.rows() > 0).then(|| std::mem::take(&mut self.transactions).finish());
         let reports = (self.reports.rows() > 0)
@@ -213,6 +221,7 @@ impl Shard {
                 None => self.context.ledger.records_malformed.add(1),
             },
             Some(Kind::Close) => match Totals::read(row.payload) {
+                Some(totals) if row.flags & flag::GOVERNED != 0 => self.leave_out(row, totals),
                 Some(totals) => self.close(row.conn, row.time_ns, totals),
                 None => self.context.ledger.records_malformed.add(1),
             },
@@ -511,16 +520,18 @@ impl Observer for Watch<'_> {
         self.context.names.learn(&answer, self.connection.last_ns);
     }
 
-    fn wants_body(&mut self, exchange: &Exchange, _part: Part) -> bool {
-        // Whose request it is decides on many fields.
-        if self.connection.role.is_none() {
-            return true;
+    fn refuses_body(&mut self, exchange: &Exchange, _part: Part) -> Option<Cut> {
+        if self.context.processes.spares_bodies(self.connection.tgid) {
+            return Some(Cut::Governor);
         }
+        // Whose request it is decides on many fields.
+        self.connection.role?;
         self.connection.note_host(exchange);
         let mut row = TransactionsBuilder::default();
         self.push(exchange, String::new(), Phase::Complete, &mut row);
         let stage = if exchange.response.is_some() { Stage::Response } else { Stage::Request };
-        interest::ask(self.context.interest.as_ref(), &row.finish(), stage)
+        let wanted = interest::ask(self.context.interest.as_ref(), &row.finish(), stage);
+        (!wanted).then_some(Cut::Unwanted)
     }
 }
 

@@ -49,6 +49,7 @@ enum rt_flag {
 	RT_F_DATAGRAM = 1 << 8,     /* a datagram to or from a name server, not bytes of a stream */
 	RT_F_HELD = 1 << 9,         /* the process was stopped, and waits to be let go */
 	RT_F_VERIFIED = 1 << 10,    /* the inferred socket's records have the length of the plaintext */
+	RT_F_GOVERNED = 1 << 11,    /* of a close: the connection was left out before, since probes cost its process too much */
 };
 
 /* Who handed out plaintext; in the highest byte of `flags`. */
@@ -135,17 +136,25 @@ struct rt_activity {
 	__u64 libraries;    /* a bit for each enum rt_library that handed out plaintext */
 	__u64 scattered;    /* ciphertext of one connection that a thread received, and then decrypted another's */
 	__u64 relayed;      /* ciphertext of one connection that a thread sent after it had encrypted another's, or none */
+	__u64 io_calls;     /* system calls that moved bytes on sockets */
 };
-RT_ASSERT_SIZE(struct rt_activity, 64);
+RT_ASSERT_SIZE(struct rt_activity, 72);
 
-/* What a process is excluded from (the `only` list of a custom filter); all bits: everything. */
+/*
+ * What a process is excluded from (the `only` list of a custom filter); RT_X_ALL: everything. The bits above are the
+ * governor's, whose probes cost the process too much.
+ */
 enum rt_exclude {
 	RT_X_DATA = 1 << 0,
 	RT_X_DNS = 1 << 1,
 	RT_X_TLS = 1 << 2,
 	RT_X_HTTP = 1 << 3,
 	RT_X_ALL = 0xff,
+	RT_X_SAMPLED = 1 << 8, /* all but one connection in RT_SAMPLE */
+	RT_X_OFF = 1 << 9,     /* all connections */
 };
+/* A power of two. */
+#define RT_SAMPLE 8
 
 /* Which connections are wanted; bits of the constant `wanted`. */
 enum rt_wanted {
@@ -182,13 +191,14 @@ enum rt_wanted {
 	X(unattributed_bytes) \
 	X(counts_unread) \
 	X(ends_lost) \
-	X(unseen_bytes)
+	X(unseen_bytes) \
+	X(governed_connections)
 
 struct rt_counters {
 #define RT_COUNTER_FIELD(name) __u64 name;
 	RT_COUNTERS(RT_COUNTER_FIELD)
 #undef RT_COUNTER_FIELD
 };
-RT_ASSERT_SIZE(struct rt_counters, 21 * 8);
+RT_ASSERT_SIZE(struct rt_counters, 22 * 8);
 
 #endif

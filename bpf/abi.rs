@@ -7,6 +7,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Payload bytes of one record at most.
 pub const CHUNK_MAX: usize = 16 * 1024;
+/// Of a process that is sampled one connection in so many is captured.
+pub const SAMPLE: u32 = 8;
 /// Rings at most.
 pub const SHARDS_MAX: usize = 64;
 
@@ -74,6 +76,8 @@ pub mod flag {
     pub const HELD: u32 = 1 << 9;
     /// The inferred socket's records have the length of the plaintext.
     pub const VERIFIED: u32 = 1 << 10;
+    /// Of a close: the connection was left out before, since probes cost its process too much.
+    pub const GOVERNED: u32 = 1 << 11;
 }
 
 /// The TLS library, or what stands for one, that handed out plaintext; in the highest byte of [`Record::flags`].
@@ -153,6 +157,10 @@ pub mod exclude {
     pub const HTTP: u32 = 1 << 3;
     /// Everything.
     pub const ALL: u32 = 0xff;
+    /// The governor's: all but one connection in [`super::SAMPLE`].
+    pub const SAMPLED: u32 = 1 << 8;
+    /// The governor's: all connections.
+    pub const OFF: u32 = 1 << 9;
 }
 
 /// Head of every record.
@@ -337,6 +345,8 @@ pub struct Activity {
     pub scattered: u64,
     /// Ciphertext of one connection that a thread sent after it had encrypted another's, or none.
     pub relayed: u64,
+    /// System calls that moved bytes on sockets.
+    pub io_calls: u64,
 }
 
 /// Key of the map `skip_until`.
@@ -419,6 +429,8 @@ counters! {
     /// Bytes that TCP's sequence numbers show to have moved by calls that were not seen: `splice`, `io_uring`, or a call
     /// whose end came while the program ran for another one on the same processor.
     unseen_bytes,
+    /// Connections that were left out since probes cost their process too much.
+    governed_connections,
 }
 
 /// The shard of a connection; the same function as `shard_of` in `emit.h`.
@@ -441,8 +453,8 @@ const _: () = {
     assert!(size_of::<MappedFile>() == 144);
     assert!(size_of::<Stream>() == 16);
     assert!(size_of::<LostEnd>() == 40);
-    assert!(size_of::<Activity>() == 64);
-    assert!(size_of::<Counters>() == 21 * 8);
+    assert!(size_of::<Activity>() == 72);
+    assert!(size_of::<Counters>() == 22 * 8);
 };
 
 #[cfg(test)]

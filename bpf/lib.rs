@@ -3,10 +3,12 @@
 //! Invariants:
 //!
 //! - `abi.h` is the only thing that both sides share; [`abi`] repeats it and both assert sizes and offsets.
-//! - A recording is read without a kernel: what loads and attaches is the agent's work, but for [`multi`], a feature,
-//!   which needs system calls that no kept library makes.
+//! - A recording is read without a kernel: what loads and attaches is the agent's work, but for [`multi`] and
+//!   [`calibrate`], a feature: what no kept library does.
 
 pub mod abi;
+#[cfg(feature = "multi")]
+pub mod calibrate;
 #[cfg(feature = "multi")]
 pub mod multi;
 

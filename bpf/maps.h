@@ -13,6 +13,9 @@ volatile const __u32 shard_mask = 0;
 /* Set by the loader, and again when the configuration changes. Not zero here, so that it has a section of its own. */
 volatile __u32 wanted = 0xff;
 
+/* Why nothing of a connection is captured, if it is not 0. */
+enum ignored { IGNORED_UNWANTED = 1, IGNORED_GOVERNED = 2 };
+
 enum protocol { PROTOCOL_UNKNOWN = 0, PROTOCOL_CLEAR = 1, PROTOCOL_TLS = 2 };
 
 struct connection {
@@ -22,7 +25,7 @@ struct connection {
 	__u64 ssl;       /* TLS object that is bound to the socket */
 	__u32 seq[2];    /* TCP sequence number at `offset` */
 	__u32 tgid;
-	__u8 ignored;
+	__u8 ignored;    /* enum ignored */
 	__u8 announced;
 	__u8 late;
 	__u8 protocol;
@@ -169,7 +172,7 @@ struct {
 	__type(value, __u64);
 } skip_until SEC(".maps");
 
-/* Written by user space on exec and here on fork: enum rt_exclude bits of a process. Absent: none. */
+/* Written by user space on exec and by its governor, and here on fork: enum rt_exclude bits of a process. Absent: none. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 65536);
@@ -261,11 +264,16 @@ static __always_inline struct tls_call *open_call(void)
 	return call && call->stack ? call : 0;
 }
 
-static __always_inline int is_excluded(__u32 tgid, __u32 bits)
+static __always_inline __u32 exclusion_of(__u32 tgid)
 {
 	__u32 *mask = bpf_map_lookup_elem(&excluded, &tgid);
 
-	return mask && (*mask & bits);
+	return mask ? *mask : 0;
+}
+
+static __always_inline int is_excluded(__u32 tgid, __u32 bits)
+{
+	return exclusion_of(tgid) & bits;
 }
 
 #endif

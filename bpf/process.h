@@ -70,16 +70,14 @@ int handle_fork(__u64 *ctx)
 {
 	struct task_struct *parent = (void *)ctx[0], *child = (void *)ctx[1];
 	__u32 from = BPF_CORE_READ(parent, tgid), to = BPF_CORE_READ(child, tgid);
-	__u32 *mask;
+	__u32 mask;
 
 	if (from == to)
 		return 0;
-	mask = bpf_map_lookup_elem(&excluded, &from);
-	if (mask) {
-		__u32 copy = *mask;
-
-		bpf_map_update_elem(&excluded, &to, &copy, BPF_ANY);
-	}
+	/* What the parent's probes cost is not the child's concern. */
+	mask = exclusion_of(from) & RT_X_ALL;
+	if (mask)
+		bpf_map_update_elem(&excluded, &to, &mask, BPF_ANY);
 	return 0;
 }
 

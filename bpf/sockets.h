@@ -229,6 +229,7 @@ static __always_inline void emit_close(struct connection *c)
 	}
 	fill_head(&r->head, RT_CLOSE, c->id);
 	r->head.tgid = c->tgid;
+	r->head.flags = c->ignored == IGNORED_GOVERNED ? RT_F_GOVERNED : 0;
 	r->head.size = sizeof(r->totals);
 	__builtin_memcpy(r->totals.socket, c->offset, sizeof(r->totals.socket));
 	__builtin_memcpy(r->totals.tls, c->tls_offset, sizeof(r->totals.tls));
@@ -270,7 +271,8 @@ static __always_inline void end_connection(struct sock *sk, int oldstate)
 	if (oldstate != TCP_CLOSE)
 		settle_sent(sk, c, oldstate);
 	/* Also if its beginning could not be told: user space has made an entry from its payload. */
-	if (!c->ignored && (c->announced || c->offset[0] | c->offset[1] | c->tls_offset[0] | c->tls_offset[1]))
+	if (c->ignored != IGNORED_UNWANTED &&
+	    (c->announced || c->offset[0] | c->offset[1] | c->tls_offset[0] | c->tls_offset[1]))
 		emit_close(c);
 	bpf_map_delete_elem(&connections, &key);
 }
@@ -422,6 +424,20 @@ static __always_inline struct connection *connection_at(struct sock *sk, __u32 l
 	return c;
 }
 
+/*
+ * Whether the governor has the connection left out. It stays so until it ends, also if the process is within its budget
+ * again: what went by meanwhile is not known, and two ends of a stream must not be taken for one piece.
+ */
+static __always_inline int is_left_out(struct connection *c, __u32 exclusion)
+{
+	if (!(exclusion & (RT_X_SAMPLED | RT_X_OFF)) ||
+	    (!(exclusion & RT_X_OFF) && !((c->id * 0x9e3779b97f4a7c15ULL >> 40) & (RT_SAMPLE - 1))))
+		return 0;
+	c->ignored = IGNORED_GOVERNED;
+	COUNT(governed_connections, 1);
+	return 1;
+}
+
 /* Ciphertext, by the TLS call that the thread is in or by the first bytes. */
 __noinline int is_ciphertext(__u64 socket, __u64 buffer, __u32 len, __u32 vectors, __u32 how)
 {
@@ -545,7 +561,7 @@ __noinline __u64 begin_datagram(__u64 socket, __u32 len, __u32 how)
  */
 __noinline int handle_io(int fd, __u64 buffer, __u32 len, __u32 vectors, __u32 how)
 {
-	__u32 direction = HOW_DIRECTION(how), mode = HOW_MODE(how), flags;
+	__u32 direction = HOW_DIRECTION(how), mode = HOW_MODE(how), flags, exclusion;
 	struct rt_activity *a;
 	int ciphertext;
 	struct sock *sk = inet_socket_of(fd);
@@ -567,13 +583,18 @@ __noinline int handle_io(int fd, __u64 buffer, __u32 len, __u32 vectors, __u32 h
 	ciphertext = (c->protocol != PROTOCOL_CLEAR || open_call()) &&
 		     is_ciphertext((__u64)sk, buffer, len, vectors, how);
 	a = activity_of(bpf_get_current_pid_tgid() >> 32);
-	if (a)
+	if (a) {
 		__sync_fetch_and_add(ciphertext ? &a->tls_bytes : &a->socket_bytes, len);
+		__sync_fetch_and_add(&a->io_calls, 1);
+	}
 	if (c->ignored)
+		return 0;
+	exclusion = exclusion_of(bpf_get_current_pid_tgid() >> 32);
+	if (exclusion & (RT_X_DATA | RT_X_HTTP) || is_left_out(c, exclusion))
 		return 0;
 	if (!c->announced)
 		announce_socket((__u64)sk);
-	if (c->ignored || is_excluded(bpf_get_current_pid_tgid() >> 32, RT_X_DATA | RT_X_HTTP))
+	if (c->ignored)
 		return 0;
 	offset = take_offset(sk, c, direction, len);
 	/* The entry was given to another connection meanwhile: this one was reset. */

@@ -182,6 +182,7 @@ stacks:
 tap:
   direction: ingress
   ignore_loopback: false
+  budgets: {{probes: \"off\"}}
   http: {{stack: bench}}
   filters: {{custom: [{{exe: {CLIENT}, strategy: suffix}}]}}
 "

@@ -33,14 +33,17 @@ pub fn check(document: &Document, written: &Written, warnings: &mut Vec<Problem>
     let tags = checker.tags(&written.tags);
     let mut variables: Vec<String> =
         stacks.fields().filter_map(|field| Some(field.split_once("process.env.")?.1.to_owned())).collect();
+    let is_read = |detail: &str| stacks.fields().any(|field| field.ends_with(detail));
+    let (arguments, cgroup) = (is_read(".process.args"), is_read(".process.cgroup"));
     variables.extend(tags.iter().filter_map(|(_, detail)| Some(detail.strip_prefix("process.env.")?.to_owned())));
     variables.sort_unstable();
     variables.dedup();
     let filters = checker.filters(&written.tap.filters);
     let budgets = checker.budgets(&written.tap.budgets);
+    let probes = checker.probes(written.tap.budgets.probes.as_deref());
     if checker.problems.is_empty() {
-        let processes = ProcessRules { filters, tags, variables };
-        Ok(Config { stores, stacks, wanted: tap::wanted_bits(&written.tap), processes, budgets })
+        let processes = ProcessRules { filters, tags, variables, arguments, cgroup };
+        Ok(Config { stores, stacks, wanted: tap::wanted_bits(&written.tap), processes, budgets, probes })
     } else {
         Err(checker.problems)
     }

@@ -21,6 +21,8 @@ pub struct Config {
     pub processes: ProcessRules,
     /// What may be kept.
     pub budgets: Budgets,
+    /// What its probes may cost a process, in thousandths of its processor time; 0: as much as they do.
+    pub probes: u32,
 }
 
 /// Which processes are left alone, and what is said of the others.
@@ -32,6 +34,10 @@ pub struct ProcessRules {
     pub tags: Vec<(String, String)>,
     /// Variables of the environment that rules and tags name.
     pub variables: Vec<String>,
+    /// Whether rules name the arguments that it was started with. Nobody else gets them: they can hold secrets.
+    pub arguments: bool,
+    /// Whether they name its control group.
+    pub cgroup: bool,
 }
 
 impl ProcessRules {

@@ -52,6 +52,15 @@ pub fn read_whole(name: &str, text: &str) -> Result<File, Vec<Problem>> {
     Ok(File { document, written, config, warnings })
 }
 
+/// Where the agent keeps what it writes, unless it is told.
+pub const DATA_DIR: &str = "/var/lib/ringtap";
+
+/// A file's text, with the folder for what the agent writes where the text leaves it open.
+#[must_use]
+pub fn with_data_dir(text: &str, data_dir: &std::path::Path) -> String {
+    text.replace("{{DATA_DIR}}", &data_dir.display().to_string())
+}
+
 /// The embedded default, with objects under `data_dir`.
 ///
 /// # Panics
@@ -59,8 +68,7 @@ pub fn read_whole(name: &str, text: &str) -> Result<File, Vec<Problem>> {
 /// The embedded text is broken, which a test rules out.
 #[must_use]
 pub fn embedded(data_dir: &std::path::Path) -> Config {
-    let text = EMBEDDED.replace("{{DATA_DIR}}", &data_dir.display().to_string());
-    read("the embedded default", &text).expect("a test reads it").0
+    read("the embedded default", &with_data_dir(EMBEDDED, data_dir)).expect("a test reads it").0
 }
 
 #[cfg(test)]

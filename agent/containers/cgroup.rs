@@ -13,6 +13,18 @@ pub fn container_of(tgid: u32) -> Option<String> {
     find(&fs::read_to_string(format!("/proc/{tgid}/cgroup")).ok()?).map(str::to_owned)
 }
 
+/// The control group of a process: that of the one tree that all kernels have now, else the first that is not the root.
+#[must_use]
+pub fn path_of(tgid: u32) -> Option<String> {
+    path(&fs::read_to_string(format!("/proc/{tgid}/cgroup")).ok()?).map(str::to_owned)
+}
+
+fn path(text: &str) -> Option<&str> {
+    let mut paths = text.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    let unified = text.lines().find_map(|line| line.strip_prefix("0::"));
+    unified.filter(|path| *path != "/").or_else(|| paths.find(|path| *path != "/")).or(unified)
+}
+
 /// An id as people see it.
 #[must_use]
 pub fn short(id: &str) -> &str {
@@ -56,6 +68,19 @@ mod tests {
             assert_eq!(find(&format!("0::{path}\n")), Some(id.as_str()), "{path}");
             let old = format!("12:cpuset:/\n1:name=systemd:{path}\n0::/\n");
             assert_eq!(find(&old), Some(id.as_str()), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_group_of_either_hierarchy() {
+        for (text, group) in [
+            ("0::/user.slice\n", Some("/user.slice")),
+            ("4:cpu:/\n1:name=systemd:/a:b\n0::/\n", Some("/a:b")),
+            ("4:cpu:/x\n0::/y\n", Some("/y")),
+            ("0::/\n", Some("/")),
+            ("broken", None),
+        ] {
+            assert_eq!(path(text), group, "{text}");
         }
     }
 

@@ -180,6 +180,7 @@ fn configuration(file: &Path) -> Check {
         Ok(text) => text,
         Err(error) => return bad(NAME, State::Failed, format!("{}: {error}", file.display()), ""),
     };
+    let text = config::with_data_dir(&text, Path::new(config::DATA_DIR));
     match config::read(&file.display().to_string(), &text) {
         Ok((_, warnings)) if warnings.is_empty() => ok(NAME, file.display().to_string()),
         Ok((_, warnings)) => bad(NAME, State::Degraded, list(warnings), "ringtap validate shows the places"),

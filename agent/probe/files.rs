@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::{
+    cost::Stop,
     kernel::{Kernel, Probes},
     tls,
 };
@@ -46,6 +47,8 @@ pub struct FoundLibrary {
     pub how: &'static str,
     /// Probes in it.
     pub probes: usize,
+    /// How its calls are stopped.
+    pub stop: Stop,
     /// Why they could not be attached.
     pub refused: Option<String>,
 }
@@ -80,6 +83,8 @@ struct Known {
 /// All files that were looked at.
 pub struct Files {
     known: HashMap<FileId, Known>,
+    /// Without their probes, since these cost too much: they are not looked at.
+    aside: HashSet<FileId>,
     /// Why the last probe that could not be attached could not.
     pub refused: Option<String>,
     found: Shared,
@@ -89,7 +94,7 @@ impl Files {
     /// None yet; what will be found is told there.
     #[must_use]
     pub fn new(found: Shared) -> Self {
-        Self { known: HashMap::new(), refused: None, found }
+        Self { known: HashMap::new(), aside: HashSet::new(), refused: None, found }
     }
 
     /// Puts probes into a file, once. False: it could not be looked at, and is to be tried again.
@@ -100,7 +105,7 @@ impl Files {
         let Ok(file) = fs::File::open(path) else { return false };
         let Ok(metadata) = file.metadata() else { return false };
         let (id, changed) = ((metadata.dev(), metadata.ino()), (metadata.ctime(), metadata.ctime_nsec()));
-        if !metadata.is_file() || self.is_known(id, changed) {
+        if !metadata.is_file() || self.aside.contains(&id) || self.is_known(id, changed) {
             return true;
         }
         let held = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
@@ -153,7 +158,7 @@ impl Files {
         points: &tls::Points,
     ) -> (Vec<Probes>, FoundLibrary) {
         let (library, functions, probes) = (points.library, &points.functions, points.count());
-        let mut found = FoundLibrary { name: library, how: points.how, probes, refused: None };
+        let mut found = FoundLibrary { name: library, how: points.how, probes, stop: points.stop, refused: None };
         let mut links = Vec::new();
         for (program, offsets) in &points.programs {
             match kernel.attach_probes(program, held, offsets) {
@@ -186,8 +191,27 @@ impl Files {
         }
     }
 
+    /// Takes the probes out of a file until they are taken back: the governor's last step.
+    pub fn put_aside(&mut self, id: FileId) {
+        let Some(known) = self.known.remove(&id) else { return };
+        self.aside.insert(id);
+        close(known.links);
+        let mut all = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let FoundFiles { files, probes, .. } = &mut *all;
+        for library in files.get_mut(&id).into_iter().flat_map(|found| &mut found.libraries) {
+            *probes -= std::mem::take(&mut library.probes);
+            library.refused = Some("the probes were taken away: they cost the process too much".to_owned());
+        }
+    }
+
+    /// Lets a file be looked at again, whose probes were taken away.
+    pub fn take_back(&mut self, id: FileId) {
+        self.aside.remove(&id);
+    }
+
     /// Takes the probes out of files that nobody has used for a while; returns the numbers of all that were forgotten.
     pub fn forget_unused(&mut self, used: &HashSet<FileId>) -> Vec<u64> {
+        self.aside.retain(|id| used.contains(id));
         let crowded = self.known.len() > KEPT_IN_MIND;
         let mut gone: Vec<FileId> = Vec::new();
         for (id, known) in &mut self.known {

@@ -7,7 +7,7 @@
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 use object::{Architecture, Object, ObjectSection as _};
 
-use super::{elf, tls::Points};
+use super::{cost::Stop, elf, tls::Points};
 
 /// The program at each return instruction.
 const RETURN: &str = "handle_go_return";
@@ -46,6 +46,7 @@ pub fn points<'a>(elf: &impl Object<'a>) -> Result<Option<Points>, String> {
         how: "table of functions",
         programs: vec![(RETURN, Vec::new())],
         functions: Vec::new(),
+        stop: Stop::SteppedTwice,
     };
     for (name, program) in FUNCTIONS {
         let at = if name == FUNCTIONS[0].0 { Some(first) } else { find_name(bytes, name) };

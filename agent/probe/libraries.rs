@@ -72,7 +72,7 @@ pub const LIBRARIES: &[Library] = &[
                     inside(None, "ssl_write_internal", "handle_write_ex"),
                 ],
             },
-            calls(&[("SSL_do_handshake", "handle_handshake")]),
+            calls(&[("SSL_do_handshake", HANDSHAKE)]),
             ends(&[("SSL_free", "handle_free")]),
         ],
     },
@@ -92,7 +92,7 @@ pub const LIBRARIES: &[Library] = &[
                 ("gnutls_record_send2", "handle_gnutls_write"),
                 ("gnutls_record_send_early_data", "handle_gnutls_write"),
             ]),
-            calls(&[("gnutls_handshake", "handle_handshake")]),
+            calls(&[("gnutls_handshake", HANDSHAKE)]),
             ends(&[("gnutls_deinit", "handle_free")]),
         ],
     },
@@ -114,7 +114,7 @@ pub const LIBRARIES: &[Library] = &[
         groups: &[
             calls(&[("mbedtls_ssl_read", "handle_mbedtls_read")]),
             calls(&[("mbedtls_ssl_write", "handle_mbedtls_write")]),
-            calls(&[("mbedtls_ssl_handshake", "handle_handshake"), ("mbedtls_ssl_handshake_step", "handle_handshake")]),
+            calls(&[("mbedtls_ssl_handshake", HANDSHAKE), ("mbedtls_ssl_handshake_step", HANDSHAKE)]),
             ends(&[("mbedtls_ssl_free", "handle_free"), ("mbedtls_ssl_session_reset", "handle_free")]),
         ],
     },
@@ -125,11 +125,7 @@ pub const LIBRARIES: &[Library] = &[
         groups: &[
             calls(&[("wolfSSL_read", "handle_wolfssl_read"), ("wolfSSL_recv", "handle_wolfssl_read")]),
             calls(&[("wolfSSL_write", "handle_wolfssl_write"), ("wolfSSL_send", "handle_wolfssl_write")]),
-            calls(&[
-                ("wolfSSL_negotiate", "handle_handshake"),
-                ("wolfSSL_connect", "handle_handshake"),
-                ("wolfSSL_accept", "handle_handshake"),
-            ]),
+            calls(&[("wolfSSL_negotiate", HANDSHAKE), ("wolfSSL_connect", HANDSHAKE), ("wolfSSL_accept", HANDSHAKE)]),
             ends(&[("wolfSSL_free", "handle_free"), ("wolfSSL_clear", "handle_free")]),
         ],
     },
@@ -140,7 +136,7 @@ pub const LIBRARIES: &[Library] = &[
         groups: &[
             calls(&[("s2n_recv", "handle_s2n_read")]),
             calls(&[("s2n_send", "handle_s2n_write")]),
-            calls(&[("s2n_negotiate", "handle_handshake")]),
+            calls(&[("s2n_negotiate", HANDSHAKE)]),
             ends(&[("s2n_connection_free", "handle_free"), ("s2n_connection_wipe", "handle_free")]),
         ],
     },
@@ -148,6 +144,8 @@ pub const LIBRARIES: &[Library] = &[
 
 /// The program for returns, of whatever function.
 pub const RETURN: &str = "handle_return";
+/// The program for handshakes, of whatever library but Go's.
+pub const HANDSHAKE: &str = "handle_handshake";
 
 /// Names of all functions that a probe may go to.
 pub fn functions() -> HashSet<&'static str> {

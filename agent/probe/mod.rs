@@ -1,8 +1,10 @@
 //! What to attach where: the programs in the kernel, and the probes in TLS libraries.
 
+pub mod cost;
 mod elf;
 pub mod files;
 mod go;
+pub mod governor;
 pub mod hold;
 pub mod kernel;
 pub mod libraries;

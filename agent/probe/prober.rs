@@ -12,19 +12,27 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ringtap_batch::ring::{
-    Reader,
-    abi::{Kind, MappedFile, flag},
-    records::{Records, Row},
+use ringtap_batch::{
+    process::Processes as _,
+    ring::{
+        Reader,
+        abi::{Kind, MappedFile, flag},
+        records::{Records, Row},
+    },
 };
 
 use super::{
-    files::Files,
+    cost::Costs,
+    files::{FileId, Files},
+    governor::{self, Governor, Level, Step},
     hold::Guard,
     kernel::{CONTROL_BYTES, Kernel, KernelError, ProcessMaps},
     libraries::LIBRARIES,
 };
-use crate::{coverage::Coverage, process::ProcessTable};
+use crate::{
+    coverage::{Coverage, process_ids},
+    process::ProcessTable,
+};
 
 /// Behind the kernel's events stands a look at all processes, for the case that events were lost.
 const RESCAN_EVERY: Duration = Duration::from_secs(30);
@@ -48,6 +56,9 @@ pub struct Prober {
     coverage: Arc<Coverage>,
     /// When the processes' counts were copied there last.
     copied: Instant,
+    /// Keeps the probes within their budgets; from the first look on.
+    governor: Option<Governor>,
+    governed: Instant,
     files: Files,
     /// Programs that are still to be looked at.
     ahead: Vec<PathBuf>,
@@ -79,6 +90,8 @@ impl Prober {
             processes: coverage.processes.clone(),
             coverage,
             copied: Instant::now(),
+            governor: None,
+            governed: Instant::now(),
             ahead: programs(),
             guard,
             denied: 0,
@@ -135,6 +148,9 @@ impl Prober {
                 self.copied = Instant::now();
                 *self.coverage.activity.lock().unwrap_or_else(PoisonError::into_inner) = self.maps.activity();
             }
+            if self.governed.elapsed() > governor::LOOK_EVERY {
+                self.govern();
+            }
             let rules = self.processes.rules_changed();
             if self.rescanned.elapsed() > RESCAN_EVERY || rules != self.rules {
                 self.rules = rules;
@@ -149,10 +165,15 @@ impl Prober {
     fn event(&mut self, row: &Row<'_>) {
         match row.kind {
             Some(Kind::Exec) => {
+                self.forget(row.tgid);
+                if let Some(id) = exe_of(row.tgid) {
+                    self.files.take_back(id);
+                }
                 self.learn(row.tgid, &String::from_utf8_lossy(row.payload));
                 self.look_at(&PathBuf::from(format!("/proc/{}/exe", row.tgid)), Some(row.time_ns));
             }
             Some(Kind::Exit) => {
+                self.forget(row.tgid);
                 self.excluded.remove(&row.tgid);
                 self.processes.exited(row.tgid);
                 self.maps.forget(row.tgid);
@@ -171,11 +192,71 @@ impl Prober {
 
     fn learn(&mut self, tgid: u32, program: &str) {
         let process = self.processes.executed(tgid, program);
-        if process.excluded != 0 {
+        self.exclude(tgid, process.excluded);
+    }
+
+    /// Tells the programs what is left alone of a process, by the configuration and by the governor.
+    fn exclude(&mut self, tgid: u32, configured: u32) {
+        let bits = configured | self.processes.governed().level(tgid).bits();
+        if bits != 0 {
             self.excluded.insert(tgid);
-            self.maps.exclude(tgid, process.excluded);
+            self.maps.exclude(tgid, bits);
         } else if self.excluded.remove(&tgid) {
             self.maps.exclude(tgid, 0);
+        }
+    }
+
+    /// Compares what probes cost with what they may.
+    fn govern(&mut self) {
+        let now = Instant::now();
+        self.governed = now;
+        let Self { governor, kernel, coverage, processes, .. } = self;
+        let steps = match (processes.governed().budget(), governor) {
+            (None, None) => return,
+            (None, Some(governor)) => governor.release(),
+            (Some(budget), governor) => {
+                let governor = governor.get_or_insert_with(|| Governor::new(Costs::measure(kernel)));
+                let activity = coverage.activity.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                governor.look(now, budget, &activity, &**coverage)
+            }
+        };
+        steps.into_iter().for_each(|step| self.step(step));
+    }
+
+    fn step(&mut self, step: Step) {
+        let Step { tgid, from, to, share } = step;
+        self.processes.governed().step(step);
+        let process = self.processes.get(tgid);
+        let (exe, excluded) = process.as_deref().map_or(("", 0), |process| (process.exe.as_str(), process.excluded));
+        let (from, to, percent) = (from.as_str(), to.as_str(), format!("{:.1} %", share * 100.0));
+        if step.to > step.from {
+            tracing::warn!(tgid, exe, from, to, percent, "its probes cost a process too much: less of it is captured");
+        } else {
+            tracing::info!(tgid, exe, from, to, "more of a process is captured again");
+        }
+        self.exclude(tgid, excluded);
+        let Some(id) = exe_of(tgid) else { return };
+        if step.to == Level::Off && self.is_alone(tgid, id) {
+            self.files.put_aside(id);
+        } else if step.from == Level::Off {
+            self.files.take_back(id);
+            self.look_at(&PathBuf::from(format!("/proc/{tgid}/exe")), None);
+        }
+    }
+
+    /// Whether nobody else runs a program who is to be captured. Of libraries that can be had from any file it is not
+    /// asked: who maps one later is not told of, if it was known before.
+    fn is_alone(&self, tgid: u32, exe: FileId) -> bool {
+        let governed = self.processes.governed();
+        let mut others = process_ids().filter(|other| *other != tgid && exe_of(*other) == Some(exe));
+        others.all(|other| governed.level(other) == Level::Off)
+    }
+
+    /// A process is another one now, or gone.
+    fn forget(&mut self, tgid: u32) {
+        self.processes.governed().forget(tgid);
+        if let Some(governor) = &mut self.governor {
+            governor.forget(tgid);
         }
     }
 
@@ -200,9 +281,12 @@ impl Prober {
     fn scan_processes(&mut self) {
         (self.rescanned, self.denied) = (Instant::now(), 0);
         let mut used = HashSet::new();
-        let ids = fs::read_dir("/proc").into_iter().flatten().flatten();
-        for tgid in ids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
+        for tgid in process_ids() {
             self.learn_existing(tgid);
+            // A child of one that is off: only now it is known.
+            if let Some(id) = exe_of(tgid).filter(|_| self.processes.governed().level(tgid) != Level::Off) {
+                self.files.take_back(id);
+            }
             for path in mapped_paths(tgid).into_iter().chain([PathBuf::from(format!("/proc/{tgid}/exe"))]) {
                 if let Ok(file) = fs::metadata(&path)
                     && used.insert((file.dev(), file.ino()))
@@ -239,6 +323,11 @@ impl Prober {
 fn programs() -> Vec<PathBuf> {
     let entries = PROGRAM_FOLDERS.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
     entries.map(|entry| entry.path()).collect()
+}
+
+/// The file that a process runs.
+fn exe_of(tgid: u32) -> Option<FileId> {
+    fs::metadata(format!("/proc/{tgid}/exe")).ok().map(|file| (file.dev(), file.ino()))
 }
 
 fn is_refusal(reason: &str) -> bool {

@@ -10,8 +10,9 @@ use std::{collections::HashMap, fs::File, path::Path};
 use object::{Object, read::ReadCache};
 
 use super::{
+    cost::Stop,
     elf, go,
-    libraries::{self, Group, LIBRARIES, Library, RETURN},
+    libraries::{self, Group, HANDSHAKE, LIBRARIES, Library, RETURN},
 };
 
 /// The probes of a file for one library, and how they were found.
@@ -26,6 +27,8 @@ pub struct Points {
     pub programs: Vec<(&'static str, Vec<u64>)>,
     /// The functions by name, for the log.
     pub functions: Vec<&'static str>,
+    /// How calls that move bytes are stopped: the dearest way counts.
+    pub stop: Stop,
 }
 
 /// Looks into an ELF file. Empty: it has no TLS functions.
@@ -48,14 +51,23 @@ pub fn points(path: &Path) -> Result<Vec<Points>, String> {
 }
 
 fn points_of<'a>(elf: &impl Object<'a>, library: &Library, known: &HashMap<String, u64>) -> Points {
-    let mut found =
-        Points { library: library.name, how: "symbols", programs: vec![(RETURN, Vec::new())], functions: Vec::new() };
+    let mut found = Points {
+        library: library.name,
+        how: "symbols",
+        programs: vec![(RETURN, Vec::new())],
+        functions: Vec::new(),
+        stop: Stop::Emulated,
+    };
     for group in library.groups {
         for (name, program, address) in cheaper(elf, group, known) {
             let Some(offset) = elf::file_offset(elf, address) else { continue };
             found.functions.push(name);
             if group.returns {
                 found.add(RETURN, offset);
+            }
+            // A connection has one handshake, and calls without end.
+            if group.returns && program != HANDSHAKE && !elf::is_emulated(elf, address) {
+                found.stop = Stop::Stepped;
             }
             found.add(program, offset);
         }

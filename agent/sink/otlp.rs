@@ -206,7 +206,7 @@ impl Otlp {
 fn set_severity(record: &mut SdkLogRecord, kind: &str) {
     let (number, text) = match kind {
         "issue" => (Severity::Error, "ERROR"),
-        "pii_entity" => (Severity::Warn, "WARN"),
+        "pii_entity" | "process_governed" => (Severity::Warn, "WARN"),
         _ => return,
     };
     record.set_severity_number(number);
@@ -331,6 +331,15 @@ fn body(kind: &str, fields: &HashMap<Key, AnyValue>) -> String {
         "request" | "grpc_request" => format!("HTTP {} ({}) {}", field("method"), field("status"), field("url")),
         "issue" => {
             format!("HTTP Error: {} ({}) {} :: {}", field("method"), field("status"), field("url"), field("error"))
+        }
+        "process_governed" => {
+            format!(
+                "Capture of {} ({}): {} → {}",
+                field("process.exe"),
+                field("process.pid"),
+                field("from"),
+                field("to")
+            )
         }
         "pii_entity" => format!("PII detected: {} (score: {})", field("entityType"), field("score")),
         "artifact_record" => format!("Artifact stored: {}", field("type")),

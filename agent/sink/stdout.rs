@@ -51,6 +51,8 @@ pub fn go_type(event_type: &str) -> &'static str {
         "connection" => "*eventstore.Connection",
         "issue" => "*eventstore.Issue",
         "pii_entity" => "*eventstore.PIIEntity",
+        // Ours.
+        "process_governed" => "*eventstore.ProcessGoverned",
         _ => "*eventstore.ArtifactRecord",
     }
 }

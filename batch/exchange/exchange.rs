@@ -79,6 +79,8 @@ pub enum Cause {
     AmbiguousLength,
     /// Header fields were written as references to ones that were not seen.
     UnknownHeaders,
+    /// The connection was left out from here on: to capture it would have cost the process too much.
+    Governor,
 }
 
 impl Cause {
@@ -96,6 +98,7 @@ impl Cause {
             Self::Malformed => "malformed",
             Self::AmbiguousLength => "ambiguous_length",
             Self::UnknownHeaders => "unknown_headers",
+            Self::Governor => "governor",
         }
     }
 }
@@ -251,6 +254,8 @@ pub enum Cut {
     Budget,
     /// Nobody wants it.
     Unwanted,
+    /// To capture it would cost the process too much.
+    Governor,
     /// It was left out of a recording.
     Redacted,
     /// Its content coding breaks off, or does not hold together.
@@ -265,6 +270,7 @@ impl Cut {
             Self::Limit => "limit",
             Self::Budget => "budget",
             Self::Unwanted => "unwanted",
+            Self::Governor => "governor",
             Self::Redacted => "redacted",
             Self::Coding => "coding",
         }
@@ -437,12 +443,13 @@ pub trait Observer {
     /// A name server has answered, on a connection to one.
     fn answered(&mut self, _answer: Answer) {}
 
-    /// Whether the body of `part`, which is a large one, can still be of use, by what is known of the exchange so far.
+    /// Why the body of `part`, which is a large one, cannot be of use any more, by what is known of the exchange so far;
+    /// `None`: it can.
     ///
     /// Asked when a large body is announced or has grown large, and for the request's once more when the response's
-    /// head is known. A body that is not wanted is let go; its size is still counted.
-    fn wants_body(&mut self, _exchange: &Exchange, _part: Part) -> bool {
-        true
+    /// head is known. A body that is refused is let go; its size is still counted.
+    fn refuses_body(&mut self, _exchange: &Exchange, _part: Part) -> Option<Cut> {
+        None
     }
 }
 

@@ -1,7 +1,7 @@
 //! An exchange that is not complete.
 
 use crate::{
-    exchange::{Cause, Cut, Damage, Exchange, Observer, Part},
+    exchange::{Cause, Damage, Exchange, Observer, Part},
     messages::Scan,
 };
 
@@ -52,11 +52,9 @@ impl Pending {
 
     /// Lets a large body go if nobody wants it; returns how many bytes that frees.
     pub(crate) fn ask(&mut self, part: Part, out: &mut dyn Observer) -> usize {
-        if out.wants_body(&self.exchange, part) {
-            return 0;
-        }
+        let Some(cut) = out.refuses_body(&self.exchange, part) else { return 0 };
         let Some(body) = self.exchange.body_mut(part) else { return 0 };
-        body.cut = Some(Cut::Unwanted);
+        body.cut = Some(cut);
         let freed = std::mem::take(&mut body.bytes).len();
         self.counted -= freed;
         freed

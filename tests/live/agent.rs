@@ -240,7 +240,8 @@ pub fn ledger(stderr: &str, line: &str, cause: &str) -> Option<u64> {
     words.nth(1)?.parse().ok()
 }
 
-/// A configuration with the disk store and stdout events that captures everything in one direction.
+/// A configuration with the disk store and stdout events that captures everything in one direction, whatever that costs
+/// the programs.
 pub fn config(direction: &str, filters: &str) -> String {
     format!(
         "version: 2
@@ -259,6 +260,7 @@ stacks:
 tap:
   direction: {direction}
   ignore_loopback: false
+  budgets: {{probes: 'off'}}
   http: {{stack: s}}
 {filters}"
     )

@@ -11,6 +11,7 @@ mod containers;
 mod delivery;
 mod dialects;
 mod doctor;
+mod governor;
 mod libraries;
 mod matrix;
 mod pipeline;

@@ -47,6 +47,20 @@ const GROUPS: [(&str, &[&str]); 6] = [
     ("qpoint", &[]),
 ];
 
+/// What probes may cost if nothing is said, in thousandths.
+const PROBES: u32 = 50;
+
+/// A share in percent as thousandths; `off` is 0.
+fn parse_share(text: &str) -> Option<u32> {
+    let text = text.trim();
+    if text.eq_ignore_ascii_case("off") {
+        return Some(0);
+    }
+    let percent: f64 = text.strip_suffix('%').unwrap_or(text).trim_end().parse().ok()?;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within the range, to a tenth")]
+    (0.1..=100.0).contains(&percent).then(|| (percent * 10.0).round() as u32)
+}
+
 pub(super) fn wanted_bits(tap: &written::Tap) -> u32 {
     use written::Direction::{All, Egress, EgressExternal, EgressInternal, Ingress};
     let egress = wanted::EGRESS_INTERNAL | wanted::EGRESS_EXTERNAL;
@@ -81,6 +95,16 @@ impl Checker<'_> {
             self.refuse("tap.budgets", "a shard and the agent need at least 1mb each");
         }
         budgets
+    }
+
+    /// What probes may cost, in thousandths of a process's processor time; 0: as much as they do.
+    pub(super) fn probes(&mut self, written: Option<&str>) -> u32 {
+        let Some(text) = written else { return PROBES };
+        parse_share(text).unwrap_or_else(|| {
+            let message = format!("found `{text}`; expected a share such as 5% or 0.5%, from 0.1% to 100%, or `off`");
+            self.refuse("tap.budgets.probes", message);
+            PROBES
+        })
     }
 
     pub(super) fn filters(&mut self, filters: &written::Filters) -> Vec<ProcessFilter> {
@@ -144,10 +168,6 @@ impl Checker<'_> {
                 TagSource::PodAnnotation => "pod.annotations",
                 TagSource::ContainerLabel => "container.labels",
             };
-            if tag.source != TagSource::Env {
-                let message = "this tag is not added yet: containers and pods are not looked up in this version";
-                self.warn(&format!("tags[{i}]"), message);
-            }
             if tag.key.is_empty() || tag.location.is_empty() {
                 self.refuse(&format!("tags[{i}]"), "a tag needs a `key` and a `location`");
             }

@@ -40,7 +40,7 @@ pub struct Tap {
     pub http: StackRef,
     /// Exclude processes.
     pub filters: Filters,
-    /// What may be kept in memory. Ours.
+    /// What may be kept in memory, and what probes may cost. Ours.
     pub budgets: Budgets,
     /// Other stacks for domains.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -81,7 +81,7 @@ pub struct Endpoint {
     pub postgres: Option<StackRef>,
 }
 
-/// What may be kept in memory: sizes such as `512kb` or `2mb`. Ours.
+/// What may be kept in memory: sizes such as `512kb` or `2mb`; and what probes may cost. Ours.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct Budgets {
@@ -97,6 +97,9 @@ pub struct Budgets {
     /// Of all shards, and of what waits for the stores.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
+    /// What its probes may cost a process, as a share of its processor time: `5%`; `off`: as much as they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probes: Option<String>,
 }
 
 /// A stack by name; empty and `none` mean none.

@@ -453,9 +453,9 @@ impl Observer for Choosy {
         self.out.push(exchange);
     }
 
-    fn wants_body(&mut self, exchange: &Exchange, part: Part) -> bool {
+    fn refuses_body(&mut self, exchange: &Exchange, part: Part) -> Option<Cut> {
         self.asked.push((part, exchange.response.is_some()));
-        exchange.request.target != "/big"
+        (exchange.request.target == "/big").then_some(Cut::Unwanted)
     }
 }
 
