@@ -1,7 +1,7 @@
 //! Go's `crypto/tls`, found without symbols: by the table of functions that every Go program carries for its own
 //! tracebacks (`.gopclntab`).
 //!
-//! Read are the tables of Go 1.18 and newer on x86-64. What they say is believed only where the code agrees: each
+//! Read are the tables of Go 1.17 and newer on x86-64. What they say is believed only where the code agrees: each
 //! function has to begin with the check of the goroutine's stack, in the convention of Go 1.17 and newer.
 
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
@@ -38,9 +38,9 @@ pub fn points<'a>(elf: &impl Object<'a>) -> Result<Option<Points>, String> {
     if elf.architecture() != Architecture::X86_64 {
         return Err("Go's TLS is read on x86-64 only".to_owned());
     }
-    let table = Table::of(bytes).ok_or("its table of functions is of a kind that is not known (Go before 1.18?)")?;
+    let table = Table::of(bytes).ok_or("its table of functions is of a kind that is not known (Go before 1.16?)")?;
     let text = elf.section_by_name(".text").ok_or("it has no section .text")?.address();
-    let start = if table.start == 0 { text } else { table.start };
+    let start = table.start.unwrap_or(text);
     let mut found = Points {
         library: "gotls",
         how: "table of functions",
@@ -51,7 +51,7 @@ pub fn points<'a>(elf: &impl Object<'a>) -> Result<Option<Points>, String> {
     for (name, program) in FUNCTIONS {
         let at = if name == FUNCTIONS[0].0 { Some(first) } else { find_name(bytes, name) };
         let range = at.and_then(|at| table.function(at)).ok_or_else(|| format!("{name} is not in its table"))?;
-        let (address, len) = (start + u64::from(range.start), u64::from(range.end - range.start));
+        let (address, len) = (start + range.start, range.end - range.start);
         let code =
             elf::code(elf, address, len.min(CODE_MAX)).ok_or_else(|| format!("{name} lies outside of its code"))?;
         let returns = returns(code, address).ok_or_else(|| format!("{name} does not begin as Go's functions do"))?;
@@ -74,43 +74,58 @@ fn find_name(table: &[u8], name: &str) -> Option<usize> {
 /// The table's head: where its parts begin.
 struct Table<'a> {
     bytes: &'a [u8],
-    /// Address of the first function; 0: that of the code (Go 1.26 and newer).
-    start: u64,
+    /// What the places of functions are counted from; `None`: the beginning of the code (Go 1.26 and newer).
+    start: Option<u64>,
     functions: usize,
     names: usize,
     entries: usize,
+    /// Bytes of a place: 8 where it is an address (before Go 1.18), 4 where it is counted from `start`.
+    width: usize,
 }
 
 impl<'a> Table<'a> {
     /// `None`: of another kind.
     fn of(bytes: &'a [u8]) -> Option<Self> {
-        let magic = u32_at(bytes, 0)?;
-        // 1.18, and 1.20 with its successors; pointers of eight bytes.
-        let known = matches!(magic, 0xffff_fff0 | 0xffff_fff1) && bytes.get(7) == Some(&8);
-        let word = |n: usize| bytes.get(8 + 8 * n..)?.first_chunk().map(|word| u64::from_le_bytes(*word));
+        let word = |n: usize| number_at(bytes, 8 + 8 * n, 8);
         let place = |n: usize| usize::try_from(word(n)?).ok().filter(|at| *at < bytes.len());
-        let (functions, start) = (place(0)?, word(2)?);
-        known.then_some(Self { bytes, start, functions, names: place(3)?, entries: place(7)? })
+        let functions = place(0)?;
+        // Pointers of eight bytes.
+        bytes.get(7).filter(|size| **size == 8)?;
+        match number_at(bytes, 0, 4)? {
+            // 1.16 and 1.17.
+            0xffff_fffa => {
+                Some(Self { bytes, start: Some(0), functions, names: place(2)?, entries: place(6)?, width: 8 })
+            }
+            // 1.18, and 1.20 with its successors.
+            0xffff_fff0 | 0xffff_fff1 => {
+                let start = Some(word(2)?).filter(|start| *start > 0);
+                Some(Self { bytes, start, functions, names: place(3)?, entries: place(7)?, width: 4 })
+            }
+            _ => None,
+        }
     }
 
-    /// Where the function with the name at this place lies, from the first one on.
-    fn function(&self, name: usize) -> Option<std::ops::Range<u32>> {
-        let name = u32::try_from(name.checked_sub(self.names)?).ok()?;
-        let entries = self.bytes.get(self.entries..)?;
-        let pair = |n: usize| Some((u32_at(entries, 8 * n)?, u32_at(entries, 8 * n + 4)?));
-        let n = (0..self.functions).find(|n| {
-            // Each function's own record begins with its place and that of its name.
-            let record = pair(*n).and_then(|(_, record)| usize::try_from(record).ok());
-            record.and_then(|record| u32_at(entries, record + 4)) == Some(name)
-        })?;
+    /// Where the function with the name at this place lies.
+    fn function(&self, name: usize) -> Option<std::ops::Range<u64>> {
+        let name = u64::try_from(name.checked_sub(self.names)?).ok()?;
+        let (entries, width) = (self.bytes.get(self.entries..)?, self.width);
+        let pair = |n: usize| {
+            let at = n.checked_mul(2 * width)?;
+            Some((number_at(entries, at, width)?, usize::try_from(number_at(entries, at + width, width)?).ok()?))
+        };
+        // Each function's own record begins with its place and that of its name.
+        let name_of = |record: usize| number_at(entries, record.checked_add(width)?, 4);
+        let n = (0..self.functions).find(|n| pair(*n).and_then(|(_, record)| name_of(record)) == Some(name))?;
         let ((start, record), (end, _)) = (pair(n)?, pair(n + 1)?);
-        let agrees = u32_at(entries, usize::try_from(record).ok()?) == Some(start);
+        let agrees = number_at(entries, record, width) == Some(start);
         (agrees && start < end).then_some(start..end)
     }
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..)?.first_chunk().map(|word| u32::from_le_bytes(*word))
+/// A little-endian number of 4 or 8 bytes.
+fn number_at(bytes: &[u8], at: usize, width: usize) -> Option<u64> {
+    let bytes = bytes.get(at..)?.get(..width)?;
+    Some(bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
 }
 
 /// Addresses of the return instructions. `None`: the code does not begin as Go's does, or is none.
