@@ -38,6 +38,18 @@ pub fn code<'a>(elf: &impl Object<'a>, address: u64, len: u64) -> Option<&'a [u8
     text.data_range(address, len.min(text.address() + text.size() - address)).ok()?
 }
 
+/// Where the probe of a function goes: nothing has happened there yet. It stands behind the mark that says that calls may
+/// land here, which the kernel would single-step, and behind padding of the first instruction by a prefix that means
+/// nothing, which the kernel refuses: a breakpoint takes it as well.
+pub fn entry<'a>(elf: &impl Object<'a>, address: u64) -> u64 {
+    const PADDING: u8 = 0x2e;
+    let Some(code) = code(elf, address, SEARCHED) else { return address };
+    let first = Decoder::with_ip(64, code, address, DecoderOptions::NONE).decode();
+    let mark = if first.mnemonic() == Mnemonic::Endbr64 { first.len() } else { 0 };
+    let padding = code.iter().skip(mark).take_while(|byte| **byte == PADDING).count();
+    address + (mark + padding) as u64
+}
+
 /// Whether the kernel emulates the first instruction instead of single-stepping it.
 pub fn is_emulated<'a>(elf: &impl Object<'a>, address: u64) -> bool {
     let Some(code) = code(elf, address, SEARCHED) else { return false };
@@ -45,22 +57,11 @@ pub fn is_emulated<'a>(elf: &impl Object<'a>, address: u64) -> bool {
     matches!(first.mnemonic(), Mnemonic::Push | Mnemonic::Nop)
 }
 
-/// The one function inside the file that all of these call first; calls through the PLT do not count.
-pub fn common_callee<'a>(elf: &impl Object<'a>, callers: impl Iterator<Item = u64>) -> Option<u64> {
-    let text = elf.section_by_name(".text")?;
+/// Functions inside of the file that a function calls; calls through the PLT do not count.
+pub fn calls_inside<'a>(elf: &impl Object<'a>, address: u64) -> Vec<u64> {
+    let Some(text) = elf.section_by_name(".text") else { return Vec::new() };
     let inside = text.address()..text.address() + text.size();
-    let mut common: Option<Vec<u64>> = None;
-    for address in callers {
-        let called: Vec<u64> = calls(elf, address).into_iter().filter(|target| inside.contains(target)).collect();
-        common = Some(match common {
-            None => called,
-            Some(common) => common.into_iter().filter(|target| called.contains(target)).collect(),
-        });
-    }
-    match common?.as_slice() {
-        [only] => Some(*only),
-        _ => None,
-    }
+    calls(elf, address).into_iter().filter(|target| inside.contains(target)).collect()
 }
 
 /// Direct calls and tail jumps of a function, each target once, up to where the next function begins.

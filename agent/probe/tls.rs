@@ -2,8 +2,8 @@
 //!
 //! Exported functions often begin with an instruction that a probe must single-step, which costs ten to forty times as
 //! much as one that the kernel emulates. Behind OpenSSL's stands one internal function for each direction, called by
-//! both `SSL_read` and `SSL_read_ex` (`SSL_write` and `SSL_write_ex`): where it can be found beyond doubt, the probe goes
-//! there.
+//! both `SSL_read` and `SSL_read_ex` (`SSL_write` and `SSL_write_ex`), and by its streams: where it can be found beyond
+//! doubt, the probe goes there.
 
 use std::{collections::HashMap, fs::File, path::Path};
 
@@ -60,7 +60,7 @@ fn points_of<'a>(elf: &impl Object<'a>, library: &Library, known: &HashMap<Strin
     };
     for group in library.groups {
         for (name, program, address) in cheaper(elf, group, known) {
-            let Some(offset) = elf::file_offset(elf, address) else { continue };
+            let Some(offset) = elf::file_offset(elf, elf::entry(elf, address)) else { continue };
             found.functions.push(name);
             if group.returns {
                 found.add(RETURN, offset);
@@ -91,8 +91,8 @@ impl Points {
 
 type Function = (&'static str, &'static str, u64);
 
-/// The functions of a group, or the one inside of them if that is cheaper and certain. Names of one address, as symbols
-/// that stand for each other have, are one function.
+/// The functions of a group, or the one inside of them if it is certain and costs no more: others call that as well, as
+/// OpenSSL's own streams (BIO) do. Names of one address, as symbols that stand for each other have, are one function.
 fn cheaper<'a>(elf: &impl Object<'a>, group: &Group, known: &HashMap<String, u64>) -> Vec<Function> {
     let mut exported: Vec<Function> = Vec::new();
     for (name, program) in group.functions {
@@ -101,13 +101,25 @@ fn cheaper<'a>(elf: &impl Object<'a>, group: &Group, known: &HashMap<String, u64
         }
     }
     let applies = |needs: Option<&str>| needs.is_none_or(|name| known.contains_key(name));
-    let inside = group.inside.iter().find(|inside| applies(inside.needs));
-    let expensive = exported.iter().any(|(.., address)| !elf::is_emulated(elf, *address));
-    match inside.filter(|_| expensive && exported.len() > 1) {
-        Some(inside) => match elf::common_callee(elf, exported.iter().map(|(.., address)| *address)) {
-            Some(address) if elf::is_emulated(elf, address) => vec![(inside.name, inside.program, address)],
-            _ => exported,
-        },
+    let Some(inside) = group.inside.iter().find(|inside| applies(inside.needs)) else { return exported };
+    let is_cheap = |address: u64| elf::is_emulated(elf, elf::entry(elf, address));
+    let is_exported = |target: &u64| exported.iter().any(|(.., address)| address == target);
+    let called = |address: u64| -> Vec<u64> {
+        elf::calls_inside(elf, address).into_iter().filter(|target| !is_exported(target)).collect()
+    };
+    // Those that only hand on to another exported one are left: calls in calls are not looked at.
+    let (callers, others): (Vec<Function>, Vec<Function>) =
+        exported.iter().partition(|(.., address)| !called(*address).is_empty());
+    let common = only_common(&callers.iter().map(|(.., address)| called(*address)).collect::<Vec<_>>());
+    match common.filter(|common| is_cheap(*common) || !exported.iter().all(|(.., address)| is_cheap(*address))) {
+        Some(common) => [vec![(inside.name, inside.program, common)], others].concat(),
         None => exported,
     }
+}
+
+/// The one that several lists have in common.
+fn only_common(lists: &[Vec<u64>]) -> Option<u64> {
+    let [first, others @ ..] = lists else { return None };
+    let mut common = first.iter().filter(|target| others.iter().all(|list| list.contains(target)));
+    common.next().filter(|_| !others.is_empty() && common.next().is_none()).copied()
 }
