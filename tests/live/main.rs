@@ -15,6 +15,7 @@ mod governor;
 mod libraries;
 mod matrix;
 mod pipeline;
+mod pods;
 mod pools;
 mod programs;
 mod reload;
