@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// The agent writes an object within this time of the exchange's end.
-const WRITTEN: Duration = Duration::from_secs(3);
+const WRITTEN: Duration = Duration::from_secs(5);
 /// A client that takes longer is ended.
 const RUN: Duration = Duration::from_mins(1);
 
@@ -47,12 +47,15 @@ enum Expect {
     Dark,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Row {
     name: String,
     kind: Kind,
+    #[serde(default)]
     library: String,
+    #[serde(default)]
+    variants: BTreeMap<String, String>,
     #[serde(default)]
     short: bool,
     #[serde(default)]
@@ -69,7 +72,7 @@ struct Row {
 }
 
 /// What came of a row.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Outcome {
     /// Exchanges captured in the first run, and in a second one if that was not all.
     captured: Vec<usize>,
@@ -98,7 +101,29 @@ fn tools() -> PathBuf {
 }
 
 fn rows() -> anyhow::Result<Vec<Row>> {
-    Ok(serde_yaml::from_slice(&fs::read(programs().join("rows.yaml"))?)?)
+    let rows: Vec<Row> = serde_yaml::from_slice(&fs::read(programs().join("rows.yaml"))?)?;
+    Ok(rows.into_iter().flat_map(Row::variants).collect())
+}
+
+impl Row {
+    /// The rows that it stands for.
+    fn variants(self) -> Vec<Self> {
+        if self.variants.is_empty() {
+            return vec![self];
+        }
+        let variant = |(name, library): (&String, &String)| {
+            let fill = |text: &String| text.replace("{variant}", name);
+            Self {
+                name: fill(&self.name),
+                library: library.clone(),
+                variants: BTreeMap::new(),
+                command: self.command.iter().map(fill).collect(),
+                files: self.files.iter().map(|(file, text)| (file.clone(), fill(text))).collect(),
+                ..self.clone()
+            }
+        };
+        self.variants.iter().map(variant).collect()
+    }
 }
 
 fn fill(text: &str, values: &[(&str, String)]) -> String {
@@ -137,17 +162,32 @@ impl Bench {
         let admin = format!("127.0.0.1:{}", free_port()?);
         let command = Command::new(env!("CARGO_BIN_EXE_ringtap"));
         let agent = Agent::start_with(&config("all", ""), &["--httpd-listen", &admin], command)?;
-        Ok(Self { agent, admin, origin, folder, cert, key })
+        let bench = Self { agent, admin, origin, folder, cert, key };
+        bench.settle()?;
+        Ok(bench)
+    }
+
+    /// Waits until the agent has looked through the folders of programs: the files of a row would wait for their turn.
+    fn settle(&self) -> anyhow::Result<()> {
+        let mut before = None;
+        loop {
+            let probes = self.told()?["probes"].as_u64();
+            if probes == before {
+                return Ok(());
+            }
+            before = probes;
+            sleep(Duration::from_secs(2));
+        }
     }
 
     fn run(&self, row: &Row) -> anyhow::Result<Outcome> {
-        let mut outcome = Outcome { captured: Vec::new(), sockets: BTreeSet::new(), dark: None };
+        let mut outcome = Outcome::default();
         let before = self.unread()?;
         // A file that nobody knew before can be faster than its probes: the second run must be whole.
         for _ in 0..2 {
             let known = self.agent.object_files()?;
-            self.once(row).with_context(|| format!("{} itself failed", row.name))?;
-            let captured = self.captured(row, &known, &mut outcome)?;
+            let port = self.once(row).with_context(|| format!("{} itself failed", row.name))?;
+            let captured = self.captured(row, port, &known, &mut outcome)?;
             outcome.captured.push(captured);
             if row.expect == Expect::Dark || outcome.captured.last() == Some(&row.requests) {
                 break;
@@ -165,7 +205,13 @@ impl Bench {
     }
 
     /// Exchanges of the row that were stored since, each once.
-    fn captured(&self, row: &Row, known: &BTreeSet<PathBuf>, outcome: &mut Outcome) -> anyhow::Result<usize> {
+    fn captured(
+        &self,
+        row: &Row,
+        port: u16,
+        known: &BTreeSet<PathBuf>,
+        outcome: &mut Outcome,
+    ) -> anyhow::Result<usize> {
         let begun = Instant::now();
         let patience = if row.expect == Expect::Dark { WRITTEN / 3 } else { WRITTEN };
         let mut ids;
@@ -174,7 +220,7 @@ impl Bench {
             let fresh: Vec<PathBuf> = self.agent.object_files()?.difference(known).cloned().collect();
             for (_, bytes) in files(&fresh)? {
                 let object: Value = serde_json::from_slice(&bytes)?;
-                if !is_of(row, &object) {
+                if !is_of(row, port, &object) {
                     continue;
                 }
                 outcome.sockets.insert(object["metadata"]["socket"].as_str().unwrap_or("exact").to_owned());
@@ -189,20 +235,26 @@ impl Bench {
         Ok(ids.len())
     }
 
-    /// Bytes of TLS that were not read, by executable, as the doctor tells them.
-    fn unread(&self) -> anyhow::Result<BTreeMap<String, u64>> {
+    /// What the agent tells the doctor.
+    fn told(&self) -> anyhow::Result<Value> {
         let output = Command::new(env!("CARGO_BIN_EXE_ringtap"))
             .args(["doctor", "--json", "--agent", &self.admin])
             .stdin(Stdio::null())
             .output()?;
-        let report: Value = serde_json::from_slice(&output.stdout)?;
-        let blind = report["told"]["blind"].as_array().context("the agent does not answer the doctor")?;
+        let mut report: Value = serde_json::from_slice(&output.stdout)?;
+        Ok(report["told"].take())
+    }
+
+    /// Bytes of TLS that were not read, by executable.
+    fn unread(&self) -> anyhow::Result<BTreeMap<String, u64>> {
+        let told = self.told()?;
+        let blind = told["blind"].as_array().context("the agent does not answer the doctor")?;
         let tls = blind.iter().filter(|unread| unread["kind"] == "tls");
         Ok(tls.filter_map(|unread| Some((unread["exe"].as_str()?.to_owned(), unread["bytes"].as_u64()?))).collect())
     }
 
-    /// Runs the program, and for a server curl, and makes sure that they did what they should.
-    fn once(&self, row: &Row) -> anyhow::Result<()> {
+    /// Runs the program, and for a server curl, and makes sure that they did what they should; the server's port.
+    fn once(&self, row: &Row) -> anyhow::Result<u16> {
         let folder = open_folder()?;
         let port = if row.kind == Kind::Server { free_port()? } else { self.origin.port };
         let path = |path: &Path| path.display().to_string();
@@ -231,21 +283,24 @@ impl Bench {
         let wanted = fill(&row.r#match, &values);
         let process = Group(command.spawn().with_context(|| format!("cannot start {argv:?}"))?);
         match row.kind {
-            Kind::Server => ask(row, process, port, &url, &wanted, &told),
-            Kind::Client => finish(process, &wanted, &told),
+            Kind::Server => ask(row, process, port, &url, &wanted, &told)?,
+            Kind::Client => finish(process, &wanted, &told)?,
         }
+        Ok(port)
     }
 }
 
-/// Whether an object is of the row's program, not of the other end.
-fn is_of(row: &Row, object: &Value) -> bool {
+/// Whether an object is of the row's program at this port, not of the other end. Records of gRPC have no path of their own.
+fn is_of(row: &Row, port: u16, object: &Value) -> bool {
+    let field = |part: &str, name: &str| object[part]["headers"][name].as_str().unwrap_or_default();
     let ingress = object["direction"] == "ingress";
-    let path = object["request"]["path"].as_str().unwrap_or_default();
+    let path = field("request", ":path");
     let own = path.strip_prefix('/').and_then(|path| path.strip_prefix(row.name.as_str()));
     own.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         && ingress == (row.kind == Kind::Server)
-        && object["request"]["scheme"] == "https"
-        && (200..400).contains(&object["response"]["status"].as_u64().unwrap_or_default())
+        && field("request", ":authority").ends_with(&format!(":{port}"))
+        && field("request", ":scheme") == "https"
+        && matches!(field("response", ":status").parse(), Ok(200..400))
 }
 
 fn finish(mut process: Group, wanted: &str, told: &Path) -> anyhow::Result<()> {
@@ -297,53 +352,74 @@ impl Drop for Group {
     }
 }
 
-/// Runs the rows; what went wrong, by row, comes back beside the outcomes.
-fn run(rows: &[Row]) -> anyhow::Result<(Vec<Outcome>, Vec<String>)> {
+/// What came of the rows, and of each what went wrong.
+struct Report {
+    outcomes: Vec<Outcome>,
+    faults: Vec<Option<String>>,
+    summary: String,
+}
+
+impl Report {
+    fn check(&self) -> anyhow::Result<()> {
+        let faults: Vec<&str> = self.faults.iter().flatten().map(String::as_str).collect();
+        ensure!(faults.is_empty(), "{}\n{}", faults.join("\n"), self.summary);
+        Ok(())
+    }
+}
+
+fn fault(row: &Row, outcome: &Outcome) -> Option<String> {
+    let whole = outcome.captured.last() == Some(&row.requests);
+    let what = match row.expect {
+        Expect::Captured if !whole => "not captured",
+        Expect::Dark if outcome.dark.is_none() => "dark and not named",
+        Expect::Dark if whole => "expected to be dark",
+        _ => return None,
+    };
+    Some(format!("{} is {what}: {outcome:?}", row.name))
+}
+
+fn run(rows: &[Row]) -> anyhow::Result<Report> {
     let bench = Bench::new()?;
     let (mut outcomes, mut faults) = (Vec::new(), Vec::new());
     for row in rows {
-        let outcome = match bench.run(row) {
-            Ok(outcome) => outcome,
-            Err(error) => {
-                faults.push(format!("{error:#}"));
-                Outcome { captured: Vec::new(), sockets: BTreeSet::new(), dark: None }
-            }
+        let (outcome, fault) = match bench.run(row) {
+            Ok(outcome) => (outcome, None),
+            Err(error) => (Outcome::default(), Some(format!("{error:#}"))),
         };
         println!("{}: {outcome:?}", row.name);
-        let whole = outcome.captured.last() == Some(&row.requests);
-        match row.expect {
-            Expect::Captured if !whole => faults.push(format!("{} is not captured: {outcome:?}", row.name)),
-            Expect::Dark if outcome.dark.is_none() => {
-                faults.push(format!("{} is dark and not named: {outcome:?}", row.name));
-            }
-            Expect::Dark if whole => faults.push(format!("{} is expected to be dark: {outcome:?}", row.name)),
-            _ => (),
-        }
+        faults.push(fault.or_else(|| self::fault(row, &outcome)));
         outcomes.push(outcome);
     }
     let Bench { agent, folder, .. } = bench;
     let finished = agent.stop()?;
     finished.check()?;
     drop(folder);
-    Ok((outcomes, faults))
+    let well = |expect| rows.iter().zip(&faults).filter(|(row, fault)| fault.is_none() && row.expect == expect).count();
+    let (captured, dark) = (well(Expect::Captured), well(Expect::Dark));
+    let failed = rows.len() - captured - dark;
+    let summary = format!("{} programs: {captured} captured, {dark} dark and named, {failed} failed", rows.len());
+    println!("{summary}");
+    Ok(Report { outcomes, faults, summary })
 }
 
 /// The table for `docs/coverage.md`.
-fn table(rows: &[Row], outcomes: &[Outcome]) -> String {
-    let mut text = String::from(
-        "# Coverage\n\nWritten by `./dev matrix`, which runs every program below while the agent captures. *First run*: \
+fn table(rows: &[Row], report: &Report) -> String {
+    let mut text = format!(
+        "# Coverage\n\n{}. Written by `./dev matrix`, which runs every program below while the agent captures. *First run*: \
          the file with the TLS\nfunctions was not known to the agent before, unless it lies in a folder that the agent \
          looks through at its start.\n*Again*: the same once more, where the first run was not whole. *Socket*: what \
          the records say of how it was found.\n*Dark* programs are named by `ringtap doctor`, with what passed.\n\n",
+        report.summary
     );
     for (kind, title) in [(Kind::Client, "Clients"), (Kind::Server, "Servers")] {
         let _ = writeln!(text, "## {title}\n\n| program | TLS | first run | again | socket |\n|---|---|---|---|---|");
-        for (row, outcome) in rows.iter().zip(outcomes).filter(|(row, _)| row.kind == kind) {
+        for (row, outcome) in rows.iter().zip(&report.outcomes).filter(|(row, _)| row.kind == kind) {
             let share = |run: usize| {
                 outcome.captured.get(run).map_or(String::new(), |captured| format!("{captured} of {}", row.requests))
             };
             let (first, socket) = match &outcome.dark {
                 Some(_) => ("dark".to_owned(), String::new()),
+                None if outcome.captured.is_empty() => ("did not run".to_owned(), String::new()),
                 None => (share(0), outcome.sockets.iter().cloned().collect::<Vec<_>>().join(", ")),
             };
             let again = if outcome.dark.is_some() { String::new() } else { share(1) };
@@ -358,9 +434,7 @@ fn table(rows: &[Row], outcomes: &[Outcome]) -> String {
 fn common_programs_are_captured() -> anyhow::Result<()> {
     need_root!();
     let rows: Vec<Row> = rows()?.into_iter().filter(|row| row.short).collect();
-    let (_, faults) = run(&rows)?;
-    ensure!(faults.is_empty(), "{}", faults.join("\n"));
-    Ok(())
+    run(&rows)?.check()
 }
 
 /// `./dev matrix` runs it: it needs what that installs. `RINGTAP_MATRIX` names the rows that are wanted, instead of all.
@@ -373,11 +447,10 @@ fn every_program_is_captured_or_named() -> anyhow::Result<()> {
     let rows = rows()?.into_iter().filter(|row| wanted.is_empty() || wanted.contains(&row.name.as_str()));
     let rows: Vec<Row> = rows.collect();
     ensure!(!rows.is_empty(), "no such row");
-    let (outcomes, faults) = run(&rows)?;
+    let report = run(&rows)?;
     if wanted.is_empty() {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/coverage.md");
-        fs::write(file, table(&rows, &outcomes).trim_end().to_owned() + "\n")?;
+        fs::write(file, table(&rows, &report).trim_end().to_owned() + "\n")?;
     }
-    ensure!(faults.is_empty(), "{}", faults.join("\n"));
-    Ok(())
+    report.check()
 }

@@ -60,8 +60,24 @@ def pyopenssl():
     c = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), socket.create_connection((host, int(port))))
     c.set_connect_state()
     def get(u):
-        c.sendall(f"GET /{u.split('/', 3)[3]} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        c.sendall(f"GET /{u.split('/', 3)[3]} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
         return c.recv(65536).decode()
+    return get
+
+def awscrt():
+    from awscrt import http, io
+    host, port = url.split("/")[2].split(":")
+    group = io.EventLoopGroup(1)
+    options = io.TlsContextOptions(); options.verify_peer = False
+    tls = io.ClientTlsContext(options).new_connection_options()
+    boot = io.ClientBootstrap(group, io.DefaultHostResolver(group))
+    c = http.HttpClientConnection.new(host, int(port), boot, tls_connection_options=tls).result()
+    def get(u):
+        b, headers = bytearray(), http.HttpHeaders([("Host", f"{host}:{port}")])
+        s = c.request(http.HttpRequest("GET", "/" + u.split("/", 3)[3], headers),
+                      on_body=lambda chunk, **_: b.extend(chunk))
+        s.activate(); s.completion_future.result(10)
+        return b.decode()
     return get
 
 def grpc():
