@@ -1,20 +1,49 @@
 //! What an ELF file says of its functions, and what their code says.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, fs::File};
 
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
-use object::{Architecture, Object, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _, SymbolSection};
+use memchr::memchr;
+use object::{
+    Architecture, Object, ObjectSection as _, ObjectSegment as _,
+    read::{
+        ReadCache, ReadRef as _,
+        elf::{ElfFile, FileHeader, Sym as _},
+    },
+};
 
 /// Bytes of a function that are searched for its calls.
 const SEARCHED: u64 = 512;
 
+/// An ELF file of which as much is read as is asked for: a process may be waiting to use it.
+pub type Elf<'a> = object::File<'a, &'a ReadCache<File>>;
+
 /// Addresses of those of the functions that the file defines.
-pub fn symbols<'a>(elf: &impl Object<'a>, wanted: impl Fn(&str) -> bool) -> HashMap<String, u64> {
-    let mut found = HashMap::new();
-    for symbol in elf.dynamic_symbols().chain(elf.symbols()) {
-        let Ok(name) = symbol.name() else { continue };
-        if symbol.address() != 0 && !matches!(symbol.section(), SymbolSection::Undefined) && wanted(name) {
-            found.entry(name.to_owned()).or_insert_with(|| symbol.address());
+pub fn symbols(elf: &Elf<'_>, wanted: impl Fn(&str) -> bool) -> HashMap<String, u64> {
+    match elf {
+        Elf::Elf32(elf) => defined(elf, wanted),
+        Elf::Elf64(elf) => defined(elf, wanted),
+        _ => HashMap::new(),
+    }
+}
+
+/// Names are looked up in the table of names as a whole: to read each by itself takes two system calls.
+fn defined<'a, H: FileHeader>(
+    elf: &ElfFile<'a, H, &'a ReadCache<File>>,
+    wanted: impl Fn(&str) -> bool,
+) -> HashMap<String, u64> {
+    let (endian, mut found) = (elf.endian(), HashMap::new());
+    for table in [elf.elf_dynamic_symbol_table(), elf.elf_symbol_table()] {
+        let Ok(names) = elf.section_by_index(table.string_section()).and_then(|section| section.data()) else {
+            continue;
+        };
+        for symbol in table.symbols() {
+            let address: u64 = symbol.st_value(endian).into();
+            let name = names.get(symbol.st_name(endian) as usize..).and_then(|rest| rest.get(..memchr(0, rest)?));
+            let name = name.filter(|_| address != 0 && !symbol.is_undefined(endian));
+            if let Some(name) = name.and_then(|name| str::from_utf8(name).ok()).filter(|name| wanted(name)) {
+                found.entry(name.to_owned()).or_insert(address);
+            }
         }
     }
     found
@@ -30,18 +59,21 @@ pub fn file_offset<'a>(elf: &impl Object<'a>, address: u64) -> Option<u64> {
 }
 
 /// Code from an address on, as much as there is up to a length; for x86-64 only.
-pub fn code<'a>(elf: &impl Object<'a>, address: u64, len: u64) -> Option<&'a [u8]> {
-    if elf.architecture() != Architecture::X86_64 {
-        return None;
-    }
+pub fn code<'a>(elf: &Elf<'a>, address: u64, len: u64) -> Option<&'a [u8]> {
+    let bytes = match elf {
+        Elf::Elf64(elf) if elf.architecture() == Architecture::X86_64 => elf.data(),
+        _ => return None,
+    };
     let text = elf.sections().find(|s| (s.address()..s.address() + s.size()).contains(&address))?;
-    text.data_range(address, len.min(text.address() + text.size() - address)).ok()?
+    let (start, inside) = (text.file_range()?.0, address - text.address());
+    // Only this: a section can have a hundred million bytes.
+    bytes.read_bytes_at(start.checked_add(inside)?, len.min(text.size() - inside)).ok()
 }
 
 /// Where the probe of a function goes: nothing has happened there yet. It stands behind the mark that says that calls may
 /// land here, which the kernel would single-step, and behind padding of the first instruction by a prefix that means
 /// nothing, which the kernel refuses: a breakpoint takes it as well.
-pub fn entry<'a>(elf: &impl Object<'a>, address: u64) -> u64 {
+pub fn entry(elf: &Elf<'_>, address: u64) -> u64 {
     const PADDING: u8 = 0x2e;
     let Some(code) = code(elf, address, SEARCHED) else { return address };
     let first = Decoder::with_ip(64, code, address, DecoderOptions::NONE).decode();
@@ -51,21 +83,21 @@ pub fn entry<'a>(elf: &impl Object<'a>, address: u64) -> u64 {
 }
 
 /// Whether the kernel emulates the first instruction instead of single-stepping it.
-pub fn is_emulated<'a>(elf: &impl Object<'a>, address: u64) -> bool {
+pub fn is_emulated(elf: &Elf<'_>, address: u64) -> bool {
     let Some(code) = code(elf, address, SEARCHED) else { return false };
     let first = Decoder::with_ip(64, code, address, DecoderOptions::NONE).decode();
     matches!(first.mnemonic(), Mnemonic::Push | Mnemonic::Nop)
 }
 
 /// Functions inside of the file that a function calls; calls through the PLT do not count.
-pub fn calls_inside<'a>(elf: &impl Object<'a>, address: u64) -> Vec<u64> {
+pub fn calls_inside(elf: &Elf<'_>, address: u64) -> Vec<u64> {
     let Some(text) = elf.section_by_name(".text") else { return Vec::new() };
     let inside = text.address()..text.address() + text.size();
     calls(elf, address).into_iter().filter(|target| inside.contains(target)).collect()
 }
 
 /// Direct calls and tail jumps of a function, each target once, up to where the next function begins.
-fn calls<'a>(elf: &impl object::Object<'a>, address: u64) -> Vec<u64> {
+fn calls(elf: &Elf<'_>, address: u64) -> Vec<u64> {
     let Some(code) = code(elf, address, SEARCHED) else { return Vec::new() };
     let mut decoder = Decoder::with_ip(64, code, address, DecoderOptions::NONE);
     let mut targets = Vec::new();

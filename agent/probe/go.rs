@@ -7,7 +7,11 @@
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 use object::{Architecture, Object, ObjectSection as _};
 
-use super::{cost::Stop, elf, tls::Points};
+use super::{
+    cost::Stop,
+    elf::{self, Elf},
+    tls::Points,
+};
 
 /// The program at each return instruction.
 const RETURN: &str = "handle_go_return";
@@ -31,7 +35,7 @@ pub fn programs() -> impl Iterator<Item = &'static str> {
 /// # Errors
 ///
 /// It has TLS whose functions cannot be found beyond doubt.
-pub fn points<'a>(elf: &impl Object<'a>) -> Result<Option<Points>, String> {
+pub fn points(elf: &Elf<'_>) -> Result<Option<Points>, String> {
     let Some(section) = TABLES.iter().find_map(|name| elf.section_by_name(name)) else { return Ok(None) };
     let bytes = section.data().map_err(|error| error.to_string())?;
     let Some(first) = find_name(bytes, FUNCTIONS[0].0) else { return Ok(None) };

@@ -7,11 +7,12 @@
 
 use std::{collections::HashMap, fs::File, path::Path};
 
-use object::{Object, read::ReadCache};
+use object::read::ReadCache;
 
 use super::{
     cost::Stop,
-    elf, go,
+    elf::{self, Elf},
+    go,
     libraries::{self, Group, HANDSHAKE, LIBRARIES, Library, RETURN},
 };
 
@@ -39,7 +40,7 @@ pub struct Points {
 pub fn points(path: &Path) -> Result<Vec<Points>, String> {
     let file = File::open(path).map_err(|e| e.to_string())?;
     let cache = ReadCache::new(file);
-    let elf = object::File::parse(&cache).map_err(|e| e.to_string())?;
+    let elf = Elf::parse(&cache).map_err(|e| e.to_string())?;
     let names = libraries::functions();
     let longest = names.iter().map(|name| name.len()).max().unwrap_or(0);
     // Programs have symbols by the hundred thousand, and most of them are long.
@@ -50,7 +51,7 @@ pub fn points(path: &Path) -> Result<Vec<Points>, String> {
     Ok(all)
 }
 
-fn points_of<'a>(elf: &impl Object<'a>, library: &Library, known: &HashMap<String, u64>) -> Points {
+fn points_of(elf: &Elf<'_>, library: &Library, known: &HashMap<String, u64>) -> Points {
     let mut found = Points {
         library: library.name,
         how: "symbols",
@@ -66,7 +67,7 @@ fn points_of<'a>(elf: &impl Object<'a>, library: &Library, known: &HashMap<Strin
                 found.add(RETURN, offset);
             }
             // A connection has one handshake, and calls without end.
-            if group.returns && program != HANDSHAKE && !elf::is_emulated(elf, address) {
+            if group.returns && program != HANDSHAKE && !elf::is_emulated(elf, elf::entry(elf, address)) {
                 found.stop = Stop::Stepped;
             }
             found.add(program, offset);
@@ -93,7 +94,7 @@ type Function = (&'static str, &'static str, u64);
 
 /// The functions of a group, or the one inside of them if it is certain and costs no more: others call that as well, as
 /// OpenSSL's own streams (BIO) do. Names of one address, as symbols that stand for each other have, are one function.
-fn cheaper<'a>(elf: &impl Object<'a>, group: &Group, known: &HashMap<String, u64>) -> Vec<Function> {
+fn cheaper(elf: &Elf<'_>, group: &Group, known: &HashMap<String, u64>) -> Vec<Function> {
     let mut exported: Vec<Function> = Vec::new();
     for (name, program) in group.functions {
         if let Some(address) = known.get(*name).filter(|address| exported.iter().all(|(.., other)| other != *address)) {
