@@ -54,7 +54,7 @@ pub fn file_offset<'a>(elf: &impl Object<'a>, address: u64) -> Option<u64> {
     elf.segments().find_map(|segment| {
         let (offset, size) = segment.file_range();
         let inside = address.checked_sub(segment.address()).filter(|inside| *inside < size)?;
-        Some(offset + inside)
+        offset.checked_add(inside)
     })
 }
 
@@ -64,10 +64,12 @@ pub fn code<'a>(elf: &Elf<'a>, address: u64, len: u64) -> Option<&'a [u8]> {
         Elf::Elf64(elf) if elf.architecture() == Architecture::X86_64 => elf.data(),
         _ => return None,
     };
-    let text = elf.sections().find(|s| (s.address()..s.address() + s.size()).contains(&address))?;
-    let (start, inside) = (text.file_range()?.0, address - text.address());
+    let (start, left) = elf.sections().find_map(|section| {
+        let inside = address.checked_sub(section.address()).filter(|inside| *inside < section.size())?;
+        Some((section.file_range()?.0.checked_add(inside)?, section.size() - inside))
+    })?;
     // Only this: a section can have a hundred million bytes.
-    bytes.read_bytes_at(start.checked_add(inside)?, len.min(text.size() - inside)).ok()
+    bytes.read_bytes_at(start, len.min(left)).ok()
 }
 
 /// Where the probe of a function goes: nothing has happened there yet. It stands behind the mark that says that calls may
@@ -92,7 +94,7 @@ pub fn is_emulated(elf: &Elf<'_>, address: u64) -> bool {
 /// Functions inside of the file that a function calls; calls through the PLT do not count.
 pub fn calls_inside(elf: &Elf<'_>, address: u64) -> Vec<u64> {
     let Some(text) = elf.section_by_name(".text") else { return Vec::new() };
-    let inside = text.address()..text.address() + text.size();
+    let inside = text.address()..text.address().saturating_add(text.size());
     calls(elf, address).into_iter().filter(|target| inside.contains(target)).collect()
 }
 
