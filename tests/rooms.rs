@@ -45,6 +45,28 @@ fn unsafe_code_stays_in_the_ring() {
     }
 }
 
+/// Nothing writes to the memory of a process that is observed: neither a program in the kernel, nor the agent.
+#[test]
+fn nobody_writes_to_other_processes() {
+    const WAYS: [&str; 6] =
+        ["bpf_probe_write_user", "bpf_copy_to_user", "process_vm_writev", "ptrace(", "PTRACE_", "/mem\""];
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut folders: Vec<_> = ["bpf", "agent", "batch"].map(|folder| root.join(folder)).into();
+    let mut looked_at = 0;
+    while let Some(folder) = folders.pop() {
+        for path in std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("readable").path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if let Ok(text) = std::fs::read_to_string(&path) {
+                let way = WAYS.iter().find(|way| text.contains(**way));
+                assert!(way.is_none(), "{}: {way:?}", path.display());
+                looked_at += 1;
+            }
+        }
+    }
+    assert!(looked_at > 100, "only {looked_at} files");
+}
+
 /// What `./dev` can do stands in what it prints.
 #[test]
 fn every_dev_command_is_listed() {

@@ -41,6 +41,12 @@ impl Agent {
         Self::spawn(config, arguments, command, folder, stdout)
     }
 
+    /// In a folder that the test has made.
+    pub fn start_in(folder: TempDir, config: &str, command: Command) -> anyhow::Result<Self> {
+        let stdout = Stdio::from(File::create(folder.path().join("stdout"))?);
+        Self::spawn(config, &[], command, folder, stdout)
+    }
+
     /// With a standard output that is a pipe which nobody reads.
     pub fn start_unread(config: &str, arguments: &[&str]) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
@@ -123,6 +129,10 @@ impl Agent {
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(agent)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn read(&self, name: &str) -> anyhow::Result<String> {

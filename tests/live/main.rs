@@ -21,6 +21,7 @@ mod programs;
 mod reload;
 mod robustness;
 mod soak;
+mod stress;
 #[path = "../common/tools.rs"]
 mod tools;
 mod truth;

@@ -2,9 +2,10 @@
 
 use std::{
     fs,
+    io::Read as _,
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -20,6 +21,22 @@ pub struct Process(Child);
 impl Process {
     pub fn of(child: Child) -> Self {
         Self(child)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Waits until it ends by itself; what it told by the pipes that it was given.
+    pub fn finish(mut self) -> anyhow::Result<Output> {
+        let mut output = Output { status: self.0.wait()?, stdout: Vec::new(), stderr: Vec::new() };
+        if let Some(mut pipe) = self.0.stdout.take() {
+            pipe.read_to_end(&mut output.stdout)?;
+        }
+        if let Some(mut pipe) = self.0.stderr.take() {
+            pipe.read_to_end(&mut output.stderr)?;
+        }
+        Ok(output)
     }
 }
 
@@ -42,6 +59,12 @@ pub struct Server {
     process: Process,
     pub port: u16,
     _folder: Option<TempDir>,
+}
+
+impl Server {
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
 }
 
 /// A port that was free a moment ago.
