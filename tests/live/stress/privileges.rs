@@ -18,6 +18,8 @@ use crate::{
 
 /// To load programs, to attach them, and to read of other users' processes which files they use.
 const ENOUGH: [&str; 3] = ["bpf", "perfmon", "sys_ptrace"];
+/// Those, and for files that only their owners may read, and for other users' processes that are held.
+const ALL: [&str; 5] = ["bpf", "perfmon", "sys_ptrace", "dac_read_search", "kill"];
 
 /// A program with these capabilities alone: as root, or as a user who owns nothing.
 fn with(capabilities: &[&str], root: bool, program: &Path) -> Command {
@@ -67,8 +69,15 @@ fn another_user_with_three_capabilities_captures() -> anyhow::Result<()> {
     captures_with_few(false)
 }
 
-/// What the doctor says of its capabilities, when it has only these.
-fn told(capabilities: &[&str]) -> anyhow::Result<(Option<i32>, Vec<(String, String, String)>)> {
+/// What the doctor finds wanting.
+#[derive(Debug)]
+struct Lack {
+    name: String,
+    detail: String,
+}
+
+/// How the doctor ends with these capabilities alone, and what it says.
+fn told(capabilities: &[&str]) -> anyhow::Result<(Option<i32>, Vec<Lack>)> {
     let output = with(capabilities, true, Path::new(env!("CARGO_BIN_EXE_ringtap")))
         .args(["doctor", "--json", "--agent", "off", "--hold-new-processes"])
         .stdin(Stdio::null())
@@ -76,17 +85,15 @@ fn told(capabilities: &[&str]) -> anyhow::Result<(Option<i32>, Vec<(String, Stri
     let report: Value = serde_json::from_slice(&output.stdout).with_context(|| format!("{output:?}"))?;
     let checks = report["checks"].as_array().context("no checks")?.iter();
     let text = |check: &Value, name: &str| check[name].as_str().unwrap_or_default().to_owned();
-    let capabilities = checks
-        .map(|check| (text(check, "name"), text(check, "state"), text(check, "detail")))
-        .filter(|(_, state, _)| state != "ok");
-    Ok((output.status.code(), capabilities.collect()))
+    let lacking = checks.filter(|check| check["state"] != "ok");
+    let lacking = lacking.map(|check| Lack { name: text(check, "name"), detail: text(check, "detail") });
+    Ok((output.status.code(), lacking.collect()))
 }
 
 /// Each capability that is missing is named with what is lost, and nothing else is found wanting.
 #[test]
 fn the_doctor_names_what_each_capability_is_for() -> anyhow::Result<()> {
     need_root!();
-    const ALL: [&str; 5] = ["bpf", "perfmon", "sys_ptrace", "dac_read_search", "kill"];
     let (code, lacking) = told(&ALL)?;
     ensure!(code == Some(0) && lacking.is_empty(), "{lacking:?}");
     for (missing, name, code, words) in [
@@ -99,8 +106,8 @@ fn the_doctor_names_what_each_capability_is_for() -> anyhow::Result<()> {
         let rest: Vec<&str> = ALL.into_iter().filter(|one| *one != missing).collect();
         let (ended, lacking) = told(&rest)?;
         ensure!(ended == Some(code), "without {missing}: {ended:?}, {lacking:?}");
-        let named = lacking.iter().find(|(other, ..)| other == name);
-        ensure!(named.is_some_and(|(.., detail)| detail.contains(words)), "without {missing}: {lacking:?}");
+        let named = lacking.iter().find(|lack| lack.name == name);
+        ensure!(named.is_some_and(|lack| lack.detail.contains(words)), "without {missing}: {lacking:?}");
         // If nothing can be loaded, more is said of that.
         ensure!(code == 1 || lacking.len() == 1, "without {missing}: {lacking:?}");
     }

@@ -45,20 +45,37 @@ pub fn files(pid: u32) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// How many bytes of a process's code are not those of its files.
-pub fn changed(pid: u32) -> io::Result<usize> {
+/// A byte of a process's code that is not that of its file.
+#[derive(Debug)]
+pub struct Change {
+    #[expect(dead_code, reason = "to be printed")]
+    pub file: PathBuf,
+    #[expect(dead_code, reason = "to be printed")]
+    pub offset: u64,
+    #[expect(dead_code, reason = "to be printed")]
+    pub from_to: (u8, u8),
+}
+
+/// What of a process's code is not that of its files.
+pub fn changes(pid: u32) -> io::Result<Vec<Change>> {
     let memory = File::open(format!("/proc/{pid}/mem"))?;
-    let (mut here, mut there, mut changed) = (vec![0; CHUNK], vec![0; CHUNK], 0);
+    let (mut here, mut there, mut changes) = (vec![0; CHUNK], vec![0; CHUNK], Vec::new());
     for Mapping { start, end, offset, file } in mappings(pid)? {
-        let file = File::open(file)?;
+        let (name, file) = (fs::read_link(&file)?, File::open(file)?);
         // The last page is longer than the file.
         let end = end.min(start + file.metadata()?.len().saturating_sub(offset));
         for at in (start..end).step_by(CHUNK) {
             let len = usize::try_from(end - at).unwrap_or(CHUNK).min(CHUNK);
             memory.read_exact_at(&mut here[..len], at)?;
             file.read_exact_at(&mut there[..len], offset + (at - start))?;
-            changed += here[..len].iter().zip(&there[..len]).filter(|(here, there)| here != there).count();
+            let differ =
+                (0_u64..).zip(there[..len].iter().zip(&here[..len])).filter(|(_, (there, here))| there != here);
+            changes.extend(differ.map(|(n, (there, here))| Change {
+                file: name.clone(),
+                offset: offset + (at - start) + n,
+                from_to: (*there, *here),
+            }));
         }
     }
-    Ok(changed)
+    Ok(changes)
 }
