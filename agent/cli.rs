@@ -39,6 +39,8 @@ pub enum Command {
     Validate(ValidateArgs),
     /// Say what works on this machine, what does not and why, and which processes stay dark. Asks the agent that runs.
     Doctor(DoctorArgs),
+    /// Find the TLS functions of a program without symbols, and print an entry for a file of `--signatures`.
+    Signature(SignatureArgs),
     /// The guard of `--hold-new-processes`; not for people.
     #[command(name = HOLD_GUARD, hide = true)]
     HoldGuard,
@@ -67,6 +69,24 @@ pub struct ValidateArgs {
     pub than: Option<PathBuf>,
 }
 
+/// Flags of `signature`.
+#[derive(Debug, Clone, Args)]
+pub struct SignatureArgs {
+    /// Executable or library.
+    pub file: PathBuf,
+    /// Name and version, for people; left out: the file's name.
+    #[arg(long, value_name = "TEXT")]
+    pub program: Option<String>,
+}
+
+/// Builds without symbols.
+#[derive(Debug, Clone, Args)]
+pub struct KnownArgs {
+    /// More builds of programs without symbols, whose TLS functions are known by place; see `ringtap signature`.
+    #[arg(long, env = "RINGTAP_SIGNATURES", value_name = "FILE")]
+    pub signatures: Option<PathBuf>,
+}
+
 /// Flags of `doctor`.
 #[derive(Debug, Clone, Args)]
 pub struct DoctorArgs {
@@ -79,6 +99,9 @@ pub struct DoctorArgs {
     /// Check also what `run --hold-new-processes` needs.
     #[arg(long)]
     pub hold_new_processes: bool,
+    /// Builds without symbols.
+    #[command(flatten)]
+    pub known: KnownArgs,
     /// Where the agent serves its metrics; `off`: none is asked.
     #[arg(long, env = "HTTPD_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:10001", value_parser = listen)]
     pub agent: Listen,
@@ -94,6 +117,9 @@ pub struct RunArgs {
     /// nothing is missed of it. A guard lets it go after two seconds, also if the agent hangs or is killed.
     #[arg(long, env = "RINGTAP_HOLD_NEW_PROCESSES")]
     pub hold_new_processes: bool,
+    /// Builds without symbols.
+    #[command(flatten)]
+    pub known: KnownArgs,
     /// Bytes of one ring between kernel and agent, a power of two.
     #[arg(long, env = "RINGTAP_RING_SIZE", value_name = "SIZE", default_value = "32mb", value_parser = ring_size)]
     pub ring_size: u32,
@@ -277,6 +303,9 @@ pub struct RecordArgs {
     /// Where containers have their names.
     #[command(flatten)]
     pub runtimes: RuntimeArgs,
+    /// Builds without symbols.
+    #[command(flatten)]
+    pub known: KnownArgs,
     /// Bytes of one ring between kernel and recorder, a power of two.
     #[arg(long, env = "RINGTAP_RING_SIZE", value_name = "SIZE", default_value = "64mb", value_parser = ring_size)]
     pub ring_size: u32,

@@ -21,7 +21,8 @@ use crate::{
     config::checked::ProcessRules,
     coverage::{Coverage, Row, Verdict, code_files, process_ids},
     probe::{
-        files::{FileId, Found, FoundLibrary},
+        files::{FileId, Found, FoundLibrary, is_of_elf},
+        signatures::Signatures,
         suspects::suspect,
         tls,
     },
@@ -87,11 +88,19 @@ pub struct Report {
 /// # Errors
 ///
 /// What runs there answers, and is not an agent.
-pub fn examine(config: Option<&Path>, hold: bool, address: Option<SocketAddr>) -> anyhow::Result<Report> {
-    let checks = checks::all(config, hold);
+pub fn examine(
+    config: Option<&Path>,
+    signatures: Option<&Path>,
+    hold: bool,
+    address: Option<SocketAddr>,
+) -> anyhow::Result<Report> {
+    let signatures = Signatures::with(signatures);
+    let mut checks = checks::all(config, hold);
+    checks.push(checks::signatures(&signatures));
+    let signatures = signatures.unwrap_or_default();
     let answer = address.map(ask).transpose()?.flatten();
     let agent = address.filter(|_| answer.is_some());
-    let mut told = answer.unwrap_or_else(alone);
+    let mut told = answer.unwrap_or_else(|| alone(&signatures));
     told.processes.retain(|row| row.pid != std::process::id());
     name_suspects(&mut told.processes);
     Ok(Report { version: env!("CARGO_PKG_VERSION"), checks, agent, told })
@@ -118,35 +127,44 @@ fn ask(address: SocketAddr) -> anyhow::Result<Option<Told>> {
 }
 
 /// Without an agent: what one would find.
-fn alone() -> Told {
+fn alone(signatures: &Signatures) -> Told {
     let coverage = Coverage::new(ProcessTable::new(ProcessRules::default()).into());
     let mut found = coverage.found.lock().unwrap_or_else(PoisonError::into_inner);
     for (id, path) in process_ids().flat_map(code_files) {
-        found.files.entry(id).or_insert_with(|| look_into(&path));
+        found.files.entry(id).or_insert_with(|| look_into(&path, signatures));
     }
     drop(found);
     let mut processes = coverage.rows(&Blind::default(), WallOffset::default());
     for row in &mut processes {
-        row.why = if row.stacks.is_empty() { String::new() } else { "would have probes".to_owned() };
+        row.why = match row.stacks.iter().find_map(|stack| stack.fault.as_deref()) {
+            Some(fault) => format!("would have no probes: {fault}"),
+            None if row.stacks.is_empty() => String::new(),
+            None => "would have probes".to_owned(),
+        };
     }
     Told { processes, ..Told::default() }
 }
 
-fn look_into(path: &Path) -> Found {
+fn look_into(path: &Path, signatures: &Signatures) -> Found {
     let shown =
         PathBuf::from(path.to_string_lossy().splitn(5, '/').last().map_or_else(String::new, |p| format!("/{p}")));
     let mut found = Found { path: shown, libraries: Vec::new(), fault: None, since_ns: 0 };
-    for points in tls::points(path).into_iter().flatten() {
-        let (name, how, probes, stop) = (points.library, points.how, points.count(), points.stop);
-        found.libraries.push(FoundLibrary { name, how, probes, stop, refused: None });
+    match tls::points(path, signatures) {
+        Ok(all) => found.libraries.extend(all.into_iter().map(|points| {
+            let (name, how, probes) = (points.library, points.how, points.count());
+            let stop = points.stop;
+            FoundLibrary { name, how, probes, stop, refused: None }
+        })),
+        Err(fault) => found.fault = Some(fault).filter(|fault| is_of_elf(fault)),
     }
     found
 }
 
-/// Says of dark processes what they may use.
+/// Says of dark processes what they may use, where nothing better is known.
 fn name_suspects(rows: &mut [Row]) {
     let mut known: HashMap<FileId, Option<&'static str>> = HashMap::new();
-    for row in rows.iter_mut().filter(|row| row.verdict == Verdict::Dark && row.stacks.iter().all(|s| s.probes == 0)) {
+    let nothing_known = |row: &&mut Row| row.stacks.iter().all(|stack| stack.probes == 0 && stack.fault.is_none());
+    for row in rows.iter_mut().filter(|row| row.verdict == Verdict::Dark).filter(nothing_known) {
         for (id, path) in code_files(row.pid) {
             let shown = std::fs::read_link(&path).unwrap_or_else(|_| path.clone());
             if let Some(why) = known.entry(id).or_insert_with(|| suspect(&path, &shown)) {
@@ -249,7 +267,7 @@ mod tests {
     #[test]
     fn without_an_agent_our_own_file_is_looked_into() {
         let _socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        let found = look_into(Path::new("/proc/self/exe"));
+        let found = look_into(Path::new("/proc/self/exe"), &Signatures::default());
         assert!(found.fault.is_none());
     }
 }

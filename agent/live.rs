@@ -33,6 +33,7 @@ use crate::{
     probe::{
         kernel::{Kernel, KernelError, StreamMaps},
         prober::Prober,
+        signatures::Signatures,
     },
     process::ProcessTable,
     recording::{Recorder, Redactor},
@@ -68,12 +69,14 @@ pub enum Target {
 }
 
 /// What the command line asks of a capture.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Asked {
     /// Bytes of one ring.
     pub ring_bytes: u32,
     /// Stop processes that bring a file which was not looked at yet.
     pub hold_new: bool,
+    /// Builds whose functions are known without symbols.
+    pub signatures: Arc<Signatures>,
 }
 
 /// Where a capture tells of itself.
@@ -122,7 +125,7 @@ impl Live {
         target: Target,
         slot: Slot,
     ) -> anyhow::Result<(Self, oneshot::Receiver<()>)> {
-        let Asked { ring_bytes, hold_new } = asked;
+        let Asked { ring_bytes, hold_new, signatures } = asked;
         let Told { coverage, ledger, kernel: counted } = told;
         let (fds, wake) = kernel.ring_fds()?;
         let wake = WakeFlags::map(wake.as_fd(), fds.len()).map_err(KernelError::Io)?;
@@ -149,7 +152,7 @@ impl Live {
             enough: u64::from(ring_bytes) / 16,
         };
         let stop = Stop::default();
-        let prober = Prober::start(kernel, coverage, hold_new)?;
+        let prober = Prober::start(kernel, coverage, signatures, hold_new)?;
         let (sender, ended) = oneshot::channel();
         let sender = Arc::new(Mutex::new(Some(sender)));
         let (no_more_probes, first) = (stop.probes.clone(), TellsEnd(sender.clone()));

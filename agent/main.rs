@@ -5,6 +5,7 @@ use std::{
     io::{IsTerminal as _, Read as _, Write as _},
     path::Path,
     process::ExitCode,
+    sync::Arc,
 };
 
 use anyhow::Context as _;
@@ -13,12 +14,16 @@ use ringtap::{
     bench,
     changes::{self, Changes},
     cli::{
-        Bench, Cli, Command, CommonArgs, DoctorArgs, LogEncoding, LogLevel, RecordArgs, ReplayArgs, RunArgs,
-        ValidateArgs,
+        Bench, Cli, Command, CommonArgs, DoctorArgs, KnownArgs, LogEncoding, LogLevel, RecordArgs, ReplayArgs, RunArgs,
+        SignatureArgs, ValidateArgs,
     },
     config::{self, Config, DATA_DIR, Problem, effective, schema},
     doctor,
-    probe::{hold, kernel::KernelError},
+    probe::{
+        hold,
+        kernel::KernelError,
+        signatures::{Entry, Signatures},
+    },
     process::parse_tags,
     replay::{self, ReplayError},
     run,
@@ -38,6 +43,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Some(Command::Validate(arguments)) => validate(&arguments),
         Some(Command::Doctor(arguments)) => examine(&arguments),
+        Some(Command::Signature(arguments)) => print_signature(&arguments),
         Some(Command::HoldGuard) => hold::guard().map(|()| ExitCode::SUCCESS).map_err(Into::into),
         Some(Command::Schema) => print_schema(),
         Some(Command::ReloadConfig) => reload_config(),
@@ -52,6 +58,7 @@ fn main() -> ExitCode {
         let cannot_start = error.is::<KernelError>()
             || error.is::<SinkError>()
             || error.is::<CannotStart>()
+            || error.is::<WrongSignatures>()
             || error.is::<ReplayError>();
         if cannot_start { ExitCode::from(EXIT_CANNOT_START) } else { ExitCode::FAILURE }
     })
@@ -62,6 +69,11 @@ fn main() -> ExitCode {
 #[error("the configuration is not valid")]
 struct CannotStart;
 
+/// A file of signatures cannot be read, or not be understood.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct WrongSignatures(String);
+
 fn capture(arguments: &RunArgs) -> anyhow::Result<ExitCode> {
     let (config, budgets) = set_up(&arguments.common)?;
     let shards = shards_or(&arguments.common, run::default_shards);
@@ -71,6 +83,7 @@ fn capture(arguments: &RunArgs) -> anyhow::Result<ExitCode> {
     let admin = arguments.status_listen.unwrap_or(arguments.httpd_listen).0;
     let mut options = run_options(&arguments.common, shards, arguments.ring_size, budgets, admin);
     options.hold_new = arguments.hold_new_processes;
+    options.signatures = known(&arguments.known)?;
     options.runtimes = Some(arguments.runtimes.runtimes());
     print_report(&run::run(config, &options)?)
 }
@@ -79,6 +92,7 @@ fn record(arguments: &RecordArgs) -> anyhow::Result<ExitCode> {
     let (config, budgets) = set_up(&arguments.common)?;
     let shards = shards_or(&arguments.common, run::default_shards);
     let mut options = run_options(&arguments.common, shards, arguments.ring_size, budgets, None);
+    options.signatures = known(&arguments.known)?;
     options.runtimes = Some(arguments.runtimes.runtimes());
     print_report(&run::record(config, &options, &arguments.output, arguments.redact)?)
 }
@@ -100,13 +114,32 @@ fn run_options(
         body: common.http_buffer_size.map(|_| budgets.body),
         tags: parse_tags(&common.tags),
         hold_new: false,
+        signatures: Arc::default(),
         runtimes: None,
     }
 }
 
+/// Builds without symbols that are known.
+fn known(arguments: &KnownArgs) -> anyhow::Result<Arc<Signatures>> {
+    let read = Signatures::with(arguments.signatures.as_deref());
+    Ok(Arc::new(read.map_err(WrongSignatures)?))
+}
+
+fn print_signature(arguments: &SignatureArgs) -> anyhow::Result<ExitCode> {
+    let SignatureArgs { file, program } = arguments;
+    let name = || file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let made = Entry::make(file, &program.clone().unwrap_or_else(name));
+    let (entry, undecided) = made.map_err(|why| anyhow::anyhow!("{}: {why}", file.display()))?;
+    for undecided in undecided {
+        eprintln!("left out: {undecided}");
+    }
+    print!("{entry}");
+    Ok(ExitCode::SUCCESS)
+}
+
 fn examine(arguments: &DoctorArgs) -> anyhow::Result<ExitCode> {
-    let config = arguments.config.as_deref();
-    let report = doctor::examine(config, arguments.hold_new_processes, arguments.agent.0)?;
+    let (config, known) = (arguments.config.as_deref(), arguments.known.signatures.as_deref());
+    let report = doctor::examine(config, known, arguments.hold_new_processes, arguments.agent.0)?;
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&report).context("the report cannot be written")?);
     } else {

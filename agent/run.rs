@@ -26,7 +26,10 @@ use crate::{
     live::{self, Asked, Live, Target, boot_ns},
     metrics::Metrics,
     pipeline::{Out, Pipeline},
-    probe::kernel::{Kernel, Settings},
+    probe::{
+        kernel::{Kernel, Settings},
+        signatures::Signatures,
+    },
     process::ProcessTable,
     recording::{Recorder, Redactor},
     reload::{Reloader, Slot},
@@ -61,6 +64,8 @@ pub struct Options {
     pub tags: Vec<String>,
     /// Stop processes that bring a file which was not looked at yet.
     pub hold_new: bool,
+    /// Builds whose functions are known without symbols.
+    pub signatures: Arc<Signatures>,
     /// Where containers have their names.
     pub runtimes: Option<Runtimes>,
 }
@@ -142,7 +147,8 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<Report> {
         metrics,
     };
     let slot = reloader.slot.clone();
-    let asked = Asked { ring_bytes: options.ring_bytes, hold_new: options.hold_new };
+    let asked =
+        Asked { ring_bytes: options.ring_bytes, hold_new: options.hold_new, signatures: options.signatures.clone() };
     let tells = live::Told { coverage, ledger: ledger.clone(), kernel: kernel_counts };
     let (live, ended) = Live::start(kernel, asked, tells, target, slot)?;
     if let Some(address) = options.admin
@@ -213,7 +219,7 @@ pub fn record(config: Config, options: &Options, file: &Path, redact: bool) -> a
         Target::Recorder(Box::new(Recorder::create(file, &hostname(), known, ledger.clone())?))
     };
     let coverage = Arc::new(Coverage::new(processes));
-    let asked = Asked { ring_bytes: options.ring_bytes, hold_new: false };
+    let asked = Asked { ring_bytes: options.ring_bytes, hold_new: false, signatures: options.signatures.clone() };
     let told = live::Told { coverage, ledger: ledger.clone(), kernel: Arc::default() };
     let (live, ended) = Live::start(kernel, asked, told, target, Slot::default())?;
     tracing::info!("recording into {}; stop with Ctrl-C", file.display());

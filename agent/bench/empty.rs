@@ -11,7 +11,7 @@ use aya::{
     },
 };
 
-use crate::probe::{libraries, tls};
+use crate::probe::{libraries, signatures::Signatures, tls};
 
 /// Attached as long as the value lives.
 pub struct EmptyPrograms {
@@ -34,7 +34,7 @@ impl EmptyPrograms {
             program::<UProbe>(&mut ebpf, name)?.load()?;
         }
         for library in libraries {
-            let found = tls::points(library).map_err(anyhow::Error::msg)?;
+            let found = tls::points(library, &Signatures::default()).map_err(anyhow::Error::msg)?;
             for (name, offsets) in found.iter().flat_map(|found| &found.programs) {
                 let name = if *name == libraries::RETURN { "bench_empty_return" } else { "bench_empty_entry" };
                 for offset in offsets {

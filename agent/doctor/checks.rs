@@ -7,7 +7,10 @@ use serde::Serialize;
 
 use crate::{
     config,
-    probe::kernel::{Kernel, Settings},
+    probe::{
+        kernel::{Kernel, Settings},
+        signatures::Signatures,
+    },
 };
 
 /// How a check ended.
@@ -65,6 +68,14 @@ pub fn all(file: Option<&Path>, hold: bool) -> Vec<Check> {
     checks.extend(programs());
     checks.extend(file.map(configuration));
     checks
+}
+
+/// Builds without symbols that are known.
+pub fn signatures(read: &Result<Signatures, String>) -> Check {
+    match read {
+        Ok(signatures) => ok("signatures", format!("{} builds without symbols are known", signatures.count())),
+        Err(why) => bad("signatures", State::Failed, why, "`ringtap signature FILE` prints an entry as it has to be"),
+    }
 }
 
 fn release() -> Check {

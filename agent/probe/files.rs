@@ -11,6 +11,7 @@ use std::{
 use super::{
     cost::Stop,
     kernel::{Kernel, Probes},
+    signatures::Signatures,
     tls,
 };
 use crate::live::boot_ns;
@@ -88,13 +89,14 @@ pub struct Files {
     /// Why the last probe that could not be attached could not.
     pub refused: Option<String>,
     found: Shared,
+    signatures: Arc<Signatures>,
 }
 
 impl Files {
     /// None yet; what will be found is told there.
     #[must_use]
-    pub fn new(found: Shared) -> Self {
-        Self { known: HashMap::new(), aside: HashSet::new(), refused: None, found }
+    pub fn new(found: Shared, signatures: Arc<Signatures>) -> Self {
+        Self { known: HashMap::new(), aside: HashSet::new(), refused: None, found, signatures }
     }
 
     /// Puts probes into a file, once. False: it could not be looked at, and is to be tried again.
@@ -112,7 +114,7 @@ impl Files {
         let shown = fs::read_link(&held).unwrap_or_else(|_| path.to_owned());
         let mut found = Found { path: shown, libraries: Vec::new(), fault: None, since_ns: 0 };
         let mut links = Vec::new();
-        match tls::points(&held) {
+        match tls::points(&held, &self.signatures) {
             // Each library of the file, also if one could not be attached.
             Ok(all) => {
                 for points in all {
@@ -186,7 +188,7 @@ impl Files {
             all.longest_ns = all.longest_ns.max(late);
         }
         all.probes += probes;
-        if !found.libraries.is_empty() || found.fault.as_deref().is_some_and(|fault| !fault.contains(NOT_ELF)) {
+        if !found.libraries.is_empty() || found.fault.as_deref().is_some_and(is_of_elf) {
             all.files.insert(id, found);
         }
     }
@@ -245,6 +247,11 @@ impl Files {
 
 /// How the reader says that a file is something else.
 const NOT_ELF: &str = "Unknown file magic";
+
+/// Whether a fault is one of a file that may have had TLS.
+pub fn is_of_elf(fault: &str) -> bool {
+    !fault.contains(NOT_ELF)
+}
 
 /// Closes links side by side.
 fn close(links: Vec<Probes>) {

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 /// A library, as its functions' names show it.
+#[derive(Debug)]
 pub struct Library {
     /// As it is reported.
     pub name: &'static str,
@@ -15,6 +16,7 @@ pub struct Library {
 }
 
 /// Functions that do one thing.
+#[derive(Debug)]
 pub struct Group {
     /// Symbol, and the program in the capture object that follows a call of it. Those that the file lacks are left out.
     pub functions: &'static [(&'static str, &'static str)],
@@ -25,6 +27,7 @@ pub struct Group {
 }
 
 /// A function without a symbol, which all functions of a group call.
+#[derive(Debug)]
 pub struct Inside {
     /// Only in files that define this as well.
     pub needs: Option<&'static str>,

@@ -3,12 +3,14 @@
 pub mod cost;
 mod elf;
 pub mod files;
+mod finder;
 mod go;
 pub mod governor;
 pub mod hold;
 pub mod kernel;
 pub mod libraries;
 pub mod prober;
+pub mod signatures;
 pub mod suspects;
 pub mod tls;
 

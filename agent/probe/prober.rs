@@ -28,6 +28,7 @@ use super::{
     hold::Guard,
     kernel::{CONTROL_BYTES, Kernel, KernelError, ProcessMaps},
     libraries::LIBRARIES,
+    signatures::Signatures,
 };
 use crate::{
     coverage::{Coverage, process_ids},
@@ -78,7 +79,12 @@ impl Prober {
     /// # Errors
     ///
     /// The kernel refuses what nothing can replace.
-    pub fn start(mut kernel: Kernel, coverage: Arc<Coverage>, hold_new: bool) -> Result<Self, KernelError> {
+    pub fn start(
+        mut kernel: Kernel,
+        coverage: Arc<Coverage>,
+        signatures: Arc<Signatures>,
+        hold_new: bool,
+    ) -> Result<Self, KernelError> {
         let (control, _) = Reader::open(vec![kernel.control_fd()?], CONTROL_BYTES, None)?;
         let maps = kernel.take_process_maps()?;
         let guard = hold_new.then(|| Guard::start(maps.held_fd()?)).transpose()?;
@@ -86,7 +92,7 @@ impl Prober {
             kernel,
             control,
             maps,
-            files: Files::new(coverage.found.clone()),
+            files: Files::new(coverage.found.clone(), signatures),
             processes: coverage.processes.clone(),
             coverage,
             copied: Instant::now(),

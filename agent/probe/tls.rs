@@ -3,7 +3,8 @@
 //! Exported functions often begin with an instruction that a probe must single-step, which costs ten to forty times as
 //! much as one that the kernel emulates. Behind OpenSSL's stands one internal function for each direction, called by
 //! both `SSL_read` and `SSL_read_ex` (`SSL_write` and `SSL_write_ex`), and by its streams: where it can be found beyond
-//! doubt, the probe goes there.
+//! doubt, the probe goes there. Builds without symbols are known by their
+//! build id.
 
 use std::{collections::HashMap, fs::File, path::Path};
 
@@ -14,6 +15,7 @@ use super::{
     elf::{self, Elf},
     go,
     libraries::{self, Group, HANDSHAKE, LIBRARIES, Library, RETURN},
+    signatures::Signatures,
 };
 
 /// The probes of a file for one library, and how they were found.
@@ -36,8 +38,8 @@ pub struct Points {
 ///
 /// # Errors
 ///
-/// The file cannot be read or is no ELF file.
-pub fn points(path: &Path) -> Result<Vec<Points>, String> {
+/// The file cannot be read or is no ELF file, or is not what it seems to be.
+pub fn points(path: &Path, signatures: &Signatures) -> Result<Vec<Points>, String> {
     let file = File::open(path).map_err(|e| e.to_string())?;
     let cache = ReadCache::new(file);
     let elf = Elf::parse(&cache).map_err(|e| e.to_string())?;
@@ -46,15 +48,21 @@ pub fn points(path: &Path) -> Result<Vec<Points>, String> {
     // Programs have symbols by the hundred thousand, and most of them are long.
     let known = elf::symbols(&elf, |name| name.len() <= longest && names.contains(name));
     let has = |library: &&Library| library.needs.iter().all(|name| known.contains_key(*name));
-    let mut all: Vec<Points> = LIBRARIES.iter().filter(has).map(|library| points_of(&elf, library, &known)).collect();
+    let libraries = LIBRARIES.iter().filter(has);
+    let mut all: Vec<Points> = libraries.map(|library| points_of(&elf, library, "symbols", &known)).collect();
+    if let Some(entry) = signatures.of(&elf)
+        && all.iter().all(|points| points.library != entry.library().name)
+    {
+        all.push(points_of(&elf, entry.library(), "signature", &entry.checked(&elf)?));
+    }
     all.extend(go::points(&elf)?);
     Ok(all)
 }
 
-fn points_of(elf: &Elf<'_>, library: &Library, known: &HashMap<String, u64>) -> Points {
+fn points_of(elf: &Elf<'_>, library: &Library, how: &'static str, known: &HashMap<String, u64>) -> Points {
     let mut found = Points {
         library: library.name,
-        how: "symbols",
+        how,
         programs: vec![(RETURN, Vec::new())],
         functions: Vec::new(),
         stop: Stop::Emulated,
