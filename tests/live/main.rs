@@ -20,6 +20,7 @@ mod pools;
 mod programs;
 mod reload;
 mod robustness;
+mod signatures;
 mod soak;
 mod stress;
 #[path = "../common/tools.rs"]

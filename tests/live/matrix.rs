@@ -15,6 +15,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
+use ringtap::probe::{signatures::Signatures, tls::points};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
 use serde_json::Value;
@@ -45,6 +46,8 @@ enum Expect {
     #[default]
     Captured,
     Dark,
+    /// Captured if the build of its file is known, else dark: programs that move on with the system that brings them.
+    Known,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -60,6 +63,9 @@ struct Row {
     short: bool,
     #[serde(default)]
     expect: Expect,
+    /// The file whose build counts.
+    #[serde(default)]
+    file: PathBuf,
     command: Vec<String>,
     #[serde(default)]
     env: BTreeMap<String, String>,
@@ -101,7 +107,12 @@ fn tools() -> PathBuf {
 }
 
 fn rows() -> anyhow::Result<Vec<Row>> {
-    let rows: Vec<Row> = serde_yaml::from_slice(&fs::read(programs().join("rows.yaml"))?)?;
+    let mut rows: Vec<Row> = serde_yaml::from_slice(&fs::read(programs().join("rows.yaml"))?)?;
+    for row in rows.iter_mut().filter(|row| row.expect == Expect::Known) {
+        let is_known =
+            row.file.exists() && !points(&row.file, &Signatures::default()).map_err(anyhow::Error::msg)?.is_empty();
+        row.expect = if is_known { Expect::Captured } else { Expect::Dark };
+    }
     Ok(rows.into_iter().flat_map(Row::variants).collect())
 }
 
