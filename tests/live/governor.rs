@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::{
     agent::{Agent, config},
     need_root,
-    programs::{Server, free_port, nginx},
+    programs::{Server, free_port, nginx_alone},
     truth::events,
 };
 
@@ -28,7 +28,7 @@ impl Load {
     fn start(server: &Server) -> anyhow::Result<Self> {
         let url = format!("https://127.0.0.1:{}/size/1000", server.port);
         let mut command = Command::new("h2load");
-        command.args(["--h1", "-t1", "-c16", "--rps=100", "--duration=120", &url]);
+        command.args(["--h1", "-t1", "-c16", "--rps=400", "--duration=120", &url]);
         let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         Ok(Self(command.spawn().context("h2load is not installed")?))
     }
@@ -93,7 +93,7 @@ fn written(path: &Path, budget: &str) -> anyhow::Result<()> {
 #[test]
 fn a_process_that_pays_too_much_is_captured_less() -> anyhow::Result<()> {
     need_root!();
-    let server = nginx(true, false)?;
+    let server = nginx_alone()?;
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("ringtap.yaml");
     written(&path, "0.1%")?;

@@ -169,15 +169,20 @@ pub fn python_server(tls: bool) -> anyhow::Result<Server> {
 
 /// nginx with files `/size/N`; over TLS or plain, with `sendfile` or without.
 pub fn nginx(tls: bool, sendfile: bool) -> anyhow::Result<Server> {
-    nginx_with(tls, sendfile, "")
+    nginx_with(tls, sendfile, "", 2)
 }
 
 /// The same in HTTP/2.
 pub fn nginx_http2(tls: bool) -> anyhow::Result<Server> {
-    nginx_with(tls, false, " http2")
+    nginx_with(tls, false, " http2", 2)
 }
 
-fn nginx_with(tls: bool, sendfile: bool, protocol: &str) -> anyhow::Result<Server> {
+/// The same over TLS by one process.
+pub fn nginx_alone() -> anyhow::Result<Server> {
+    nginx_with(true, false, "", 1)
+}
+
+fn nginx_with(tls: bool, sendfile: bool, protocol: &str, workers: usize) -> anyhow::Result<Server> {
     let (folder, port) = (tempfile::tempdir()?, free_port()?);
     let root = folder.path().join("root/size");
     fs::create_dir_all(&root)?;
@@ -199,7 +204,7 @@ fn nginx_with(tls: bool, sendfile: bool, protocol: &str) -> anyhow::Result<Serve
     let sendfile = if sendfile { "on" } else { "off" };
     let config = folder.path().join("nginx.conf");
     let text = format!(
-        "daemon off; worker_processes 2; pid {here}/pid; error_log {here}/error.log; user root;
+        "daemon off; worker_processes {workers}; pid {here}/pid; error_log {here}/error.log; user root;
 events {{ worker_connections 512; }}
 http {{
   access_log off; sendfile {sendfile}; keepalive_requests 100000;

@@ -7,7 +7,10 @@ use std::{
     os::{fd::AsFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, sleep},
     time::{Duration, Instant},
 };
@@ -17,6 +20,7 @@ use aya::programs::links::LinkType;
 use ringtap::probe::{
     files::{Files, Shared},
     kernel::{Kernel, Settings},
+    signatures::Signatures,
     tls,
 };
 use ringtap_batch::ring::{Reader, WakeFlags};
@@ -100,7 +104,8 @@ impl Work {
         for (pid, _) in &self.started {
             for file in text::files(*pid)? {
                 let metadata = fs::metadata(&file)?;
-                if known.insert((metadata.dev(), metadata.ino())) && tls::points(&file).is_ok_and(|all| !all.is_empty())
+                if known.insert((metadata.dev(), metadata.ino()))
+                    && tls::points(&file, &Signatures::default()).is_ok_and(|all| !all.is_empty())
                 {
                     found.push(file);
                 }
@@ -207,7 +212,7 @@ fn come_and_go(
     let (mut probes, mut attach, mut detach) = (0, Duration::ZERO, Duration::ZERO);
     for round in 0..rounds {
         let shared = Shared::default();
-        let (mut all, begun) = (Files::new(shared.clone()), Instant::now());
+        let (mut all, begun) = (Files::new(shared.clone(), Arc::default()), Instant::now());
         for file in files {
             ensure!(all.look_at(kernel, file, None, false), "{}: {:?}", file.display(), all.refused);
         }
@@ -322,7 +327,7 @@ fn two_hundred_probes_come_and_go_in_time() -> anyhow::Result<()> {
     // The machine may be busy with something else once.
     for _ in 0..3 {
         let shared = Shared::default();
-        let (mut files, begun) = (Files::new(shared.clone()), Instant::now());
+        let (mut files, begun) = (Files::new(shared.clone(), Arc::default()), Instant::now());
         for copy in &copies {
             ensure!(files.look_at(&mut kernel, copy, None, false), "{:?}", files.refused);
         }
