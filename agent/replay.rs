@@ -238,6 +238,7 @@ fn count(batch: &RecordBatch, counters: &mut Counters, ledger: &Ledger) {
         let short = len.saturating_sub(read);
         match row.flags {
             f if f & flag::SENDFILE != 0 => counters.sendfile_bytes += short,
+            f if f & flag::SPLICED != 0 => counters.spliced_bytes += short,
             f if f & flag::DISCARDED != 0 => counters.discarded_bytes += short,
             f if f & flag::UNCAPTURED != 0 => ledger.bytes_uncaptured.add(short),
             // Nobody has lost them.

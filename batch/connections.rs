@@ -43,6 +43,9 @@ const GRACE_NS: u64 = 1_000_000_000;
 const IDLE_NS: u64 = 3_600_000_000_000;
 /// How long a socket for datagrams may be silent: its end is not told.
 const DATAGRAMS_IDLE_NS: u64 = 5_000_000_000;
+/// How long a Unix socket may be silent when no exchange is open: its end is told only to whoever reads. A little longer
+/// than the programs wait (`UNIX_IDLE_NS` in `bpf/unix.h`), which let it begin anew then.
+const UNIX_IDLE_NS: u64 = 65_000_000_000;
 /// How long a made-up connection, whose end is never told, may be silent.
 const UNATTRIBUTED_IDLE_NS: u64 = 60_000_000_000;
 
@@ -53,6 +56,8 @@ pub(crate) struct Connection {
     pub(crate) tgid: u32,
     pub(crate) process: Option<Arc<Process>>,
     pub(crate) ends: Option<Endpoints>,
+    /// Of a Unix socket: what the server is bound to.
+    pub(crate) path: Option<String>,
     pub(crate) role: Option<Role>,
     pub(crate) late: bool,
     pub(crate) socket: Socket,
@@ -85,6 +90,7 @@ impl Connection {
             tgid,
             process: None,
             ends: None,
+            path: None,
             role: None,
             late: false,
             socket: Socket::Exact,
@@ -173,15 +179,29 @@ impl Connection {
         }
     }
 
+    pub(crate) fn is_unix(&self) -> bool {
+        self.ends.is_some_and(|ends| ends.is_unix())
+    }
+
+    /// The ends, where they have addresses.
+    pub(crate) fn addresses(&self) -> Option<&Endpoints> {
+        self.ends.as_ref().filter(|ends| !ends.is_unix())
+    }
+
+    /// What stands for the address of a Unix socket.
+    pub(crate) fn unix_address(&self) -> Option<String> {
+        self.path.as_ref().map(|path| format!("unix:{path}"))
+    }
+
     pub(crate) fn remote(&self) -> Option<IpAddr> {
-        self.ends.map(|ends| ends.remote())
+        self.addresses().map(Endpoints::remote)
     }
 
     /// `ingress`, `egress-internal` or `egress-external`; a connection of unknown ends counts as external.
     pub(crate) fn direction(&self) -> &'static str {
         match self.role() {
             Some(Role::Server) => "ingress",
-            _ if self.remote().is_some_and(is_internal) => "egress-internal",
+            _ if self.is_unix() || self.remote().is_some_and(is_internal) => "egress-internal",
             _ => "egress-external",
         }
     }
@@ -202,13 +222,13 @@ impl Connection {
     }
 
     /// Name of the other end: where we are the client the name that TLS or the request asks for, or that a name server
-    /// gave to the address; else the address.
+    /// gave to the address; else the address, or the path of a Unix socket.
     pub(crate) fn endpoint_id(&self) -> String {
         let sni = self.tls().and_then(|hello| hello.sni.as_ref());
         let asked_for = sni.or(self.host.as_ref()).or(self.answered.as_ref());
         match (self.role(), asked_for) {
             (Some(Role::Client) | None, Some(host)) => host.clone(),
-            _ => self.remote().map_or_else(String::new, |ip| ip.to_string()),
+            _ => self.remote().map(|ip| ip.to_string()).or_else(|| self.unix_address()).unwrap_or_default(),
         }
     }
 
@@ -228,6 +248,7 @@ impl Connection {
             None => {
                 let limit = match () {
                     () if self.datagrams => DATAGRAMS_IDLE_NS,
+                    () if self.is_unix() && !self.has_open_exchanges() => UNIX_IDLE_NS,
                     () if self.socket == Socket::Unknown => UNATTRIBUTED_IDLE_NS,
                     () => IDLE_NS,
                 };
@@ -246,6 +267,10 @@ impl Connection {
         };
         let waits = self.layers[1].as_ref().is_some_and(|s| s.open_exchanges() > 0);
         !waits && reached(&self.layers[0], totals.socket) && reached(&self.layers[1], totals.tls)
+    }
+
+    fn has_open_exchanges(&self) -> bool {
+        self.layers.iter().flatten().any(|streams| streams.open_exchanges() > 0)
     }
 
     /// Bytes of memory that open exchanges keep.

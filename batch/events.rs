@@ -339,6 +339,8 @@ pub(crate) struct ConnectionReport<'a> {
     pub(crate) hostname: &'a str,
     pub(crate) tags: Vec<String>,
     pub(crate) ends: Option<Endpoints>,
+    /// Of a Unix socket, in place of addresses: what the server is bound to.
+    pub(crate) unix: Option<String>,
     pub(crate) server: bool,
     pub(crate) process: Option<&'a Process>,
     pub(crate) tgid: u32,
@@ -400,7 +402,10 @@ impl ConnectionReport<'_> {
         let remote_address = ends.map_or(Cell::Null, |e| address(e.remote(), e.remote_port));
         let mut remote = vec![Cell::Null; local.len()];
         remote[0] = remote_address;
-        let (source, destination) = if self.server { (remote, local) } else { (local, remote) };
+        let (source, mut destination) = if self.server { (remote, local) } else { (local, remote) };
+        if let Some(address) = self.unix.as_deref().filter(|address| !address.is_empty()) {
+            destination[0] = Cell::Text(address);
+        }
         let count = |n: u64| {
             if self.finalized { Cell::Int(i64::try_from(n).unwrap_or(i64::MAX)) } else { Cell::Null }
         };
@@ -412,7 +417,11 @@ impl ConnectionReport<'_> {
             Cell::Bool(self.finalized),
             Cell::Int(self.part),
             Cell::Text(self.direction),
-            Cell::Text(if self.datagrams { "udp" } else { "tcp" }),
+            Cell::Text(match &self.unix {
+                Some(_) => "unix",
+                None if self.datagrams => "udp",
+                None => "tcp",
+            }),
             Cell::Text(self.l7_protocol),
             self.tls_version.map_or(Cell::Null, |version| Cell::Owned(format!("TLS {version:.1}"))),
             Cell::Text(self.hostname),

@@ -90,7 +90,7 @@ impl NewRow<'_> {
     }
 
     fn push_ends(&self, to: &mut TransactionsBuilder) {
-        let ends = self.connection.ends.as_ref();
+        let ends = self.connection.addresses();
         let local = ends.map(|e| (e.local().to_string(), e.local_port));
         let remote = ends.map(|e| (e.remote().to_string(), e.remote_port));
         let server = self.connection.role() == Some(Role::Server);
@@ -166,7 +166,7 @@ impl<'a> Target<'a> {
         let authority = absolute.or_else(|| request.host()).map(str::to_owned);
         let server = connection.role() == Some(Role::Server);
         let address = || {
-            let ends = connection.ends?;
+            let ends = connection.addresses()?;
             let (ip, port) = if server { (ends.local(), ends.local_port) } else { (ends.remote(), ends.remote_port) };
             Some(std::net::SocketAddr::new(ip, port).to_string())
         };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use ringtap_exchange::{Cause, Cut, Direction, Exchange, Limits, Observer, Part, Role, dns::Answer};
 use ringtap_ring::{
-    abi::{Endpoints, Kind, Library, Stream, Totals, flag, shard_of},
+    abi::{Endpoints, Kind, Library, Stream, Totals, flag, shard_of, unix_path},
     records::{Records, Row},
 };
 
@@ -243,7 +243,8 @@ impl Shard {
         let connection = connection_of(&mut self.connections, &self.context, row, self.wall, &mut self.kept);
         connection.open(ends, row.flags & flag::LATE != 0);
         connection.datagrams = row.flags & flag::DATAGRAM != 0;
-        connection.answered = self.context.names.of(ends.remote(), row.time_ns);
+        connection.path = unix_path(row.payload);
+        connection.answered = connection.remote().and_then(|ip| self.context.names.of(ip, row.time_ns));
         connection.last_ns = row.time_ns;
     }
 
@@ -554,6 +555,7 @@ fn direction_of(row: &Row<'_>) -> Direction {
 fn cause_of(flags: u32) -> Cause {
     match flags {
         f if f & flag::SENDFILE != 0 => Cause::Sendfile,
+        f if f & flag::SPLICED != 0 => Cause::Splice,
         f if f & flag::DISCARDED != 0 => Cause::Discarded,
         f if f & flag::REDACTED != 0 => Cause::Redacted,
         f if f & flag::FAULT != 0 => Cause::Fault,
@@ -585,7 +587,8 @@ fn report_of<'a>(
             tags
         },
         datagrams: connection.datagrams,
-        ends: connection.ends,
+        ends: connection.addresses().copied(),
+        unix: connection.is_unix().then(|| connection.unix_address().unwrap_or_default()),
         server: connection.role() == Some(Role::Server),
         process: connection.process.as_deref(),
         tgid: connection.tgid,

@@ -25,7 +25,7 @@
 
 enum rt_kind {
 	RT_PAYLOAD = 1, /* bytes of a stream follow, or are missing for the reason in `flags` */
-	RT_OPEN = 2,    /* struct rt_endpoints follows */
+	RT_OPEN = 2,    /* struct rt_endpoints follows, for a Unix socket struct rt_unix_ends */
 	RT_CLOSE = 3,   /* struct rt_totals follows */
 	RT_EXEC = 4,    /* path of the program follows, as it was given to execve */
 	RT_EXIT = 5,    /* the last thread of a process has ended */
@@ -50,6 +50,8 @@ enum rt_flag {
 	RT_F_HELD = 1 << 9,         /* the process was stopped, and waits to be let go */
 	RT_F_VERIFIED = 1 << 10,    /* the inferred socket's records have the length of the plaintext */
 	RT_F_GOVERNED = 1 << 11,    /* of a close: the connection was left out before, since probes cost its process too much */
+	/* Not with io vectors, whose number takes these bits while a call is looked at (META_COUNT_SHIFT). */
+	RT_F_SPLICED = 1 << 12,     /* the bytes went through a pipe without passing user space */
 };
 
 /* Who handed out plaintext; in the highest byte of `flags`. */
@@ -96,6 +98,13 @@ struct rt_endpoints {
 };
 RT_ASSERT_SIZE(struct rt_endpoints, 40);
 RT_ASSERT_AT(struct rt_endpoints, local, 8);
+
+/* Ends of a Unix socket: without addresses, and the path that the server is bound to, '@' first for an abstract one. */
+struct rt_unix_ends {
+	struct rt_endpoints ends;
+	char path[112];
+};
+RT_ASSERT_SIZE(struct rt_unix_ends, 152);
 
 /* Lengths of the streams of a connection when it closed, by direction. */
 struct rt_totals {
@@ -167,7 +176,7 @@ enum rt_wanted {
 
 /*
  * One counter a cause, summed over CPUs by the reader. In bytes of payload:
- * seen = captured + ring_full + fault + call_limit + sendfile + discarded + ciphertext + skipped
+ * seen = captured + ring_full + fault + call_limit + sendfile + spliced + discarded + ciphertext + skipped
  * and, in records, reserved = what the rings' readers get.
  */
 #define RT_COUNTERS(X) \
@@ -192,13 +201,14 @@ enum rt_wanted {
 	X(counts_unread) \
 	X(ends_lost) \
 	X(unseen_bytes) \
-	X(governed_connections)
+	X(governed_connections) \
+	X(spliced_bytes)
 
 struct rt_counters {
 #define RT_COUNTER_FIELD(name) __u64 name;
 	RT_COUNTERS(RT_COUNTER_FIELD)
 #undef RT_COUNTER_FIELD
 };
-RT_ASSERT_SIZE(struct rt_counters, 22 * 8);
+RT_ASSERT_SIZE(struct rt_counters, 23 * 8);
 
 #endif

@@ -78,6 +78,8 @@ pub mod flag {
     pub const VERIFIED: u32 = 1 << 10;
     /// Of a close: the connection was left out before, since probes cost its process too much.
     pub const GOVERNED: u32 = 1 << 11;
+    /// The bytes went through a pipe without passing user space.
+    pub const SPLICED: u32 = 1 << 12;
 }
 
 /// The TLS library, or what stands for one, that handed out plaintext; in the highest byte of [`Record::flags`].
@@ -208,7 +210,7 @@ impl Record {
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Endpoints {
-    /// `AF_INET` (2) or `AF_INET6` (10).
+    /// `AF_UNIX` (1), `AF_INET` (2) or `AF_INET6` (10).
     pub family: u16,
     /// 0 unknown, 1 client, 2 server.
     pub role: u8,
@@ -250,6 +252,12 @@ impl Endpoints {
         Self::read_from_prefix(bytes).ok().map(|(ends, _)| ends)
     }
 
+    /// Whether these are the ends of a Unix socket, which have no addresses.
+    #[must_use]
+    pub fn is_unix(&self) -> bool {
+        self.family == 1
+    }
+
     /// Address on this machine; IPv4 mapped into IPv6 is given as IPv4.
     #[must_use]
     pub fn local(&self) -> std::net::IpAddr {
@@ -269,6 +277,14 @@ impl Endpoints {
         }
         std::net::IpAddr::from(bytes).to_canonical()
     }
+}
+
+/// The path that stands behind the ends of a Unix socket; `None` for one of any other kind, or that is bound to nothing.
+#[must_use]
+pub fn unix_path(open: &[u8]) -> Option<String> {
+    let (ends, path) = Endpoints::read_from_prefix(open).ok()?;
+    let path = path.split(|byte| *byte == 0).next().filter(|path| ends.is_unix() && !path.is_empty())?;
+    Some(String::from_utf8_lossy(path).into_owned())
 }
 
 /// Lengths of a connection's streams when it closed, by direction (sent, received).
@@ -426,11 +442,13 @@ counters! {
     counts_unread,
     /// Ends of connections that found a full ring and a full map.
     ends_lost,
-    /// Bytes that TCP's sequence numbers show to have moved by calls that were not seen: `splice`, `io_uring`, or a call
-    /// whose end came while the program ran for another one on the same processor.
+    /// Bytes that TCP's sequence numbers show to have moved by calls that were not seen: forms of `io_uring` that are not
+    /// followed, or a call whose end came while the program ran for another one on the same processor.
     unseen_bytes,
     /// Connections that were left out since probes cost their process too much.
     governed_connections,
+    /// Payload that went through a pipe inside the kernel.
+    spliced_bytes,
 }
 
 /// The shard of a connection; the same function as `shard_of` in `emit.h`.
@@ -454,7 +472,7 @@ const _: () = {
     assert!(size_of::<Stream>() == 16);
     assert!(size_of::<LostEnd>() == 40);
     assert!(size_of::<Activity>() == 72);
-    assert!(size_of::<Counters>() == 22 * 8);
+    assert!(size_of::<Counters>() == 23 * 8);
 };
 
 #[cfg(test)]
@@ -480,6 +498,18 @@ mod tests {
         let ends = Endpoints::read(&ends).expect("forty bytes are enough");
         assert_eq!(ends.local().to_string(), "192.0.2.7");
         assert_eq!(ends.remote().to_string(), "::");
+    }
+
+    /// Only the ends of a Unix socket have a path, and only if the server is bound to one.
+    #[test]
+    fn unix_sockets_have_a_path() {
+        let mut open = [0u8; 152];
+        open[40..54].copy_from_slice(b"/run/http.sock");
+        assert_eq!(unix_path(&open), None);
+        open[0] = 1;
+        assert_eq!(unix_path(&open).as_deref(), Some("/run/http.sock"));
+        assert_eq!(unix_path(&open[..40]), None);
+        assert_eq!(unix_path(&open[..39]), None);
     }
 
     #[test]

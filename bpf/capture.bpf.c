@@ -3,6 +3,8 @@
 #include "maps.h"
 #include "emit.h"
 #include "sockets.h"
+#include "unix.h"
+#include "uring.h"
 #include "go.h"
 #include "process.h"
 
@@ -33,8 +35,13 @@ int handle_sys_exit(__u64 *ctx)
 		return 0;
 	number = SYS_NUMBER(regs);
 	switch (number) {
-	case SYS_read: case SYS_write: case SYS_readv: case SYS_writev: case SYS_sendto: case SYS_recvfrom:
-	case SYS_sendmsg: case SYS_recvmsg: case SYS_sendmmsg: case SYS_recvmmsg: case SYS_sendfile:
+	case SYS_read: case SYS_readv: case SYS_recvfrom: case SYS_recvmsg:
+		/* The one sign that a Unix socket gives of its end. */
+		if (!result && !(wanted & RT_W_LOOPBACK))
+			return 0;
+		break;
+	case SYS_write: case SYS_writev: case SYS_sendto: case SYS_sendmsg: case SYS_sendmmsg: case SYS_recvmmsg:
+	case SYS_sendfile: case SYS_splice:
 		if (!result)
 			return 0;
 		break;
@@ -51,6 +58,8 @@ int handle_sys_exit(__u64 *ctx)
 		return 0;
 	}
 	fd = SYS_ARG1(regs);
+	if (!result && number != SYS_accept && number != SYS_accept4 && number != SYS_mmap)
+		return end_unix(socket_at(fd));
 	switch (number) {
 	case SYS_recvfrom: case SYS_recvmmsg:
 		flags = SYS_ARG4(regs);
@@ -81,6 +90,10 @@ int handle_sys_exit(__u64 *ctx)
 		break;
 	case SYS_sendfile:
 		handle_io(fd, 0, result, 0, HOW(RT_SENT, IO_SENDFILE));
+		break;
+	case SYS_splice:
+		handle_io(fd, 0, result, 0, HOW(RT_RECEIVED, IO_SPLICED));
+		handle_io(SYS_ARG3(regs), 0, result, 0, HOW(RT_SENT, IO_SPLICED));
 		break;
 	case SYS_sendmmsg: case SYS_recvmmsg:
 		handle_messages(fd, SYS_ARG2(regs), result, HOW(direction, mode));

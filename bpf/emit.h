@@ -179,6 +179,26 @@ __noinline int emit_vectors(__u64 vectors, __u64 offset, __u64 conn, __u32 left,
 	return 0;
 }
 
+/* Those that were kept of a request of io_uring. */
+__noinline int emit_kept(__u64 request, __u64 offset, __u64 conn, __u32 left, __u32 meta)
+{
+	struct ring_request *r = bpf_map_lookup_elem(&ring_requests, &request);
+	__u32 n;
+
+	if (!r)
+		return 0;
+	for (int i = 0; i < RT_KEPT_VECTORS && i < r->vectors; i++) {
+		n = r->kept[i].len < left ? r->kept[i].len : left;
+		if (n)
+			emit_range(r->kept[i].base, offset, conn, n, meta);
+		offset += n;
+		left -= n;
+	}
+	if (left)
+		COUNT(call_limit_bytes, left);
+	return 0;
+}
+
 /* Bytes that moved without being readable: their length and the reason, so that the gap has a cause. */
 static __always_inline void emit_unread(__u64 len, __u64 offset, __u64 conn, __u32 meta)
 {
@@ -191,6 +211,8 @@ static __always_inline void emit_unread(__u64 len, __u64 offset, __u64 conn, __u
 	}
 	if (META_FLAGS(meta) & RT_F_SENDFILE)
 		COUNT(sendfile_bytes, len);
+	else if (META_FLAGS(meta) & RT_F_SPLICED)
+		COUNT(spliced_bytes, len);
 	else if (META_FLAGS(meta) & RT_F_FAULT)
 		COUNT(fault_bytes, len);
 	else

@@ -63,12 +63,22 @@ struct sock_common {
 struct sock {
 	struct sock_common __sk_common;
 	__u16 sk_protocol;
+	__u16 sk_type;
+	struct socket *sk_socket;
 } KERNEL_TYPE;
 struct tcp_sock {
 	__u32 copied_seq;
 	__u32 write_seq;
 } KERNEL_TYPE;
 struct socket { struct sock *sk; } KERNEL_TYPE;
+/* The address itself lies behind it. */
+struct unix_address {
+	int len;
+} KERNEL_TYPE;
+struct unix_sock {
+	struct unix_address *addr;
+	struct sock *peer;
+} KERNEL_TYPE;
 
 #if defined(__TARGET_ARCH_x86)
 struct pt_regs {
@@ -108,7 +118,7 @@ struct call_regs {
 enum {
 	SYS_read = 0, SYS_write = 1, SYS_mmap = 9, SYS_readv = 19, SYS_writev = 20, SYS_sendfile = 40,
 	SYS_accept = 43, SYS_sendto = 44, SYS_recvfrom = 45, SYS_sendmsg = 46, SYS_recvmsg = 47,
-	SYS_accept4 = 288, SYS_recvmmsg = 299, SYS_sendmmsg = 307,
+	SYS_splice = 275, SYS_accept4 = 288, SYS_recvmmsg = 299, SYS_sendmmsg = 307,
 };
 #elif defined(__TARGET_ARCH_arm64)
 struct pt_regs {
@@ -139,7 +149,7 @@ struct call_regs { __u64 regs[31]; __u64 sp, pc, pstate; };
 #define GO_RESULT(r) ((r)->regs[0])
 #define RETURN_POPS 0
 enum {
-	SYS_read = 63, SYS_write = 64, SYS_readv = 65, SYS_writev = 66, SYS_sendfile = 71, SYS_accept = 202,
+	SYS_read = 63, SYS_write = 64, SYS_readv = 65, SYS_writev = 66, SYS_sendfile = 71, SYS_splice = 76, SYS_accept = 202,
 	SYS_sendto = 206, SYS_recvfrom = 207, SYS_sendmsg = 211, SYS_recvmsg = 212, SYS_mmap = 222,
 	SYS_accept4 = 242, SYS_recvmmsg = 243, SYS_sendmmsg = 269,
 };
@@ -147,12 +157,14 @@ enum {
 #error "no system call numbers for this architecture"
 #endif
 
+#define AF_UNIX 1
 #define AF_INET 2
 #define AF_INET6 10
 #define IPPROTO_TCP 6
 #define IPPROTO_UDP 17
 #define PORT_DNS 53
 #define PORT_HTTPS 443
+#define SOCK_STREAM 1
 #define S_IFMT 0170000
 #define S_IFSOCK 0140000
 #define PROT_EXEC 4

@@ -13,6 +13,9 @@ volatile const __u32 shard_mask = 0;
 /* Set by the loader, and again when the configuration changes. Not zero here, so that it has a section of its own. */
 volatile __u32 wanted = 0xff;
 
+/* Io vectors of a request of io_uring that are kept: the program may use their place for something else meanwhile. */
+#define RT_KEPT_VECTORS 8
+
 /* Why nothing of a connection is captured, if it is not 0. */
 enum ignored { IGNORED_UNWANTED = 1, IGNORED_GOVERNED = 2 };
 
@@ -34,6 +37,35 @@ struct connection {
 	__u8 greeted;    /* ciphertext was sent outside of any TLS call */
 	__u16 record;    /* length of the TLS record that was received last, if it came whole and alone; else 0 */
 	__u32 consumed;  /* plaintext that was read of it */
+	__u16 requests[2]; /* of io_uring that are under way, by direction */
+};
+
+/* A Unix socket that speaks HTTP. Nothing tells when it ends. */
+struct unix_connection {
+	struct connection c;
+	__u64 inode;   /* another one at the same address is another socket */
+	__u64 used_ns;
+};
+
+/* A request of io_uring on a socket, as it was when it was handed in. */
+struct ring_request {
+	__u64 sk;
+	__u64 user_data;
+	__u64 buffer;  /* of one that lets the kernel choose: whatever stands in its place */
+	__u32 how;
+	__u32 vectors; /* how many the request has, of which the first lie in `kept` */
+	__u8 opcode;
+	__u8 counted;  /* among the connection's `requests` */
+	__u8 many;     /* brings one completion after another */
+	__u8 selects;  /* lets the kernel choose a buffer */
+	__u8 pad[4];
+	struct user_iovec kept[RT_KEPT_VECTORS];
+};
+
+/* A request that brings many completions, by what those say of it. */
+struct ring_source {
+	__u64 ring;
+	__u64 user_data;
 };
 
 struct tls_key {
@@ -56,7 +88,7 @@ struct tls_object {
 
 struct tls_call {
 	__u64 ssl;
-	__u64 buffer;
+	__u64 buffer;   /* 0: the bytes come from a file */
 	__u64 count_at; /* where the function leaves its byte count; 0: it returns it */
 	__u64 stack;    /* 0: the call has returned */
 	__u64 room; /* bytes that the call was given */
@@ -123,6 +155,30 @@ struct {
 	__type(key, __u64);
 	__type(value, struct connection);
 } connections SEC(".maps");
+
+/* By socket address. Written and read here. Least recently used ones go: their end is then found by user space. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u64);
+	__type(value, struct unix_connection);
+} unix_sockets SEC(".maps");
+
+/* By address of the request. Written and read here; least recently used ones go, and their bytes are gaps. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, __u64);
+	__type(value, struct ring_request);
+} ring_requests SEC(".maps");
+
+/* The address of the request; 0: more than one, so that none is known. As above. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct ring_source);
+	__type(value, __u64);
+} ring_sources SEC(".maps");
 
 /* By TLS object of a process. Least recently used ones go; one that comes back starts a new stream. */
 struct {

@@ -20,22 +20,42 @@ static __always_inline struct file *file_of(int fd)
 	return file;
 }
 
-/* The socket of an internet protocol behind a descriptor, or 0. */
-static __always_inline struct sock *inet_socket_of(int fd)
+/* The socket of a file, or 0. */
+static __always_inline struct sock *sock_of(struct file *file)
 {
-	struct file *file = file_of(fd);
 	struct socket *socket;
-	struct sock *sk;
-	__u16 family;
 
 	if (!file || (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
 		return 0;
 	socket = BPF_CORE_READ(file, private_data);
-	sk = BPF_CORE_READ(socket, sk);
-	family = BPF_CORE_READ(sk, __sk_common.skc_family);
-	if (family != AF_INET && family != AF_INET6)
-		return 0;
-	return sk;
+	return BPF_CORE_READ(socket, sk);
+}
+
+/* A function of its own for those that have little room on the stack. */
+__noinline __u64 socket_at(int fd)
+{
+	return (__u64)sock_of(file_of(fd));
+}
+
+static __always_inline int is_inet(struct sock *sk)
+{
+	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
+
+	return family == AF_INET || family == AF_INET6;
+}
+
+/* A stream, as HTTP needs it; sockets for datagrams and packets are many more. */
+static __always_inline int is_unix_stream(struct sock *sk)
+{
+	return BPF_CORE_READ(sk, __sk_common.skc_family) == AF_UNIX && BPF_CORE_READ(sk, sk_type) == SOCK_STREAM;
+}
+
+/* The socket of an internet protocol behind a descriptor, or 0. */
+static __always_inline struct sock *inet_socket_of(int fd)
+{
+	struct sock *sk = sock_of(file_of(fd));
+
+	return sk && is_inet(sk) ? sk : 0;
 }
 
 /* The TCP socket behind a descriptor, or 0. */
@@ -237,7 +257,24 @@ static __always_inline void emit_close(struct connection *c)
 	COUNT(captured_records, 1);
 }
 
-/* What was sent without a call that we saw (splice, io_uring) still shows in the sequence number. */
+/* Bytes that moved by no call that we saw. Where the kernel encrypts, these are what it adds to each record. */
+__noinline int count_unseen(__u32 protocol, __u32 tgid, __u32 len)
+{
+	struct rt_activity *a;
+
+	COUNT(seen_bytes, len);
+	if (protocol == PROTOCOL_TLS) {
+		COUNT(ciphertext_bytes, len);
+		return 0;
+	}
+	COUNT(unseen_bytes, len);
+	a = activity_of(tgid);
+	if (a)
+		__sync_fetch_and_add(&a->unseen_bytes, len);
+	return 0;
+}
+
+/* What was sent without a call that we saw still shows in the sequence number. */
 static __always_inline void settle_sent(struct sock *sk, struct connection *c, int oldstate)
 {
 	__u32 seq = BPF_CORE_READ((struct tcp_sock *)sk, write_seq);
@@ -250,14 +287,8 @@ static __always_inline void settle_sent(struct sock *sk, struct connection *c, i
 		return;
 	c->offset[RT_SENT] += more;
 	/* Of a process that was excluded after its beginning nobody has followed the numbers. */
-	if (c->announced && !c->ignored && !is_excluded(c->tgid, RT_X_DATA | RT_X_HTTP)) {
-		struct rt_activity *a = activity_of(c->tgid);
-
-		COUNT(seen_bytes, more);
-		COUNT(unseen_bytes, more);
-		if (a)
-			__sync_fetch_and_add(&a->unseen_bytes, more);
-	}
+	if (c->announced && !c->ignored && !is_excluded(c->tgid, RT_X_DATA | RT_X_HTTP))
+		count_unseen(c->protocol, c->tgid, more);
 }
 
 static __always_inline void end_connection(struct sock *sk, int oldstate)
@@ -381,14 +412,8 @@ static __always_inline __u64 take_offset(struct sock *sk, struct connection *c, 
 	/* A call that meets the end of the stream takes the FIN's sequence number too. */
 	if (unseen && direction == RT_RECEIVED && has_received_fin(BPF_CORE_READ(sk, __sk_common.skc_state)))
 		unseen--;
-	if (unseen > 0 && !c->ignored) {
-		struct rt_activity *a = activity_of(bpf_get_current_pid_tgid() >> 32);
-
-		COUNT(seen_bytes, unseen);
-		COUNT(unseen_bytes, unseen);
-		if (a)
-			__sync_fetch_and_add(&a->unseen_bytes, unseen);
-	}
+	if (unseen > 0 && !c->ignored)
+		count_unseen(c->protocol, bpf_get_current_pid_tgid() >> 32, unseen);
 	c->offset[direction] += (__u64)unseen + len;
 	return c->offset[direction] - len;
 }
@@ -396,16 +421,20 @@ static __always_inline __u64 take_offset(struct sock *sk, struct connection *c, 
 /* Calls that only look at bytes, or read something else than the stream. */
 #define NOT_PAYLOAD (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE)
 
-enum io_mode { IO_PAYLOAD, IO_DISCARDED, IO_SENDFILE, IO_FAULT };
+enum io_mode { IO_PAYLOAD, IO_DISCARDED, IO_SENDFILE, IO_FAULT, IO_SPLICED };
 
 /* Direction and mode of a call in one argument. */
 #define HOW(direction, mode) ((direction) | ((mode) << 1))
 #define HOW_DIRECTION(how) ((how) & 1)
-#define HOW_MODE(how) (((how) >> 1) & 3)
+#define HOW_MODE(how) (((how) >> 1) & 7)
 /* The address in the call is a name server's. */
-#define HOW_TO_DNS (1 << 3)
+#define HOW_TO_DNS (1 << 4)
 /* It is that of a server for HTTP/3, by its port. */
-#define HOW_TO_QUIC (1 << 4)
+#define HOW_TO_QUIC (1 << 5)
+/* The buffer is an array of io vectors. */
+#define HOW_VECTORS (1 << 6)
+/* A request of io_uring: a file in place of a descriptor, and in place of the io vectors the request that keeps them. */
+#define HOW_REQUEST (1 << 7)
 
 static __always_inline struct connection *connection_at(struct sock *sk, __u32 len, __u32 direction)
 {
@@ -438,13 +467,32 @@ static __always_inline int is_left_out(struct connection *c, __u32 exclusion)
 	return 1;
 }
 
+/* What fills more than one buffer is not looked at whole: the first one, of which `len` bytes count. */
+static __always_inline __u64 first_buffer(__u64 buffer, __u32 *len, __u32 how)
+{
+	struct ring_request *r;
+	struct user_iovec v = {};
+
+	if (!(how & HOW_VECTORS))
+		return buffer;
+	if (how & HOW_REQUEST) {
+		r = bpf_map_lookup_elem(&ring_requests, &buffer);
+		if (r)
+			v = r->kept[0];
+	} else if (bpf_probe_read_user(&v, sizeof(v), (void *)buffer)) {
+		return 0;
+	}
+	if (v.len < *len)
+		*len = v.len;
+	return v.base;
+}
+
 /* Ciphertext, by the TLS call that the thread is in or by the first bytes. */
-__noinline int is_ciphertext(__u64 socket, __u64 buffer, __u32 len, __u32 vectors, __u32 how)
+__noinline int is_ciphertext(__u64 socket, __u64 buffer, __u32 len, __u32 how)
 {
 	struct connection *c = bpf_map_lookup_elem(&connections, &socket);
 	struct tls_call *call = open_call();
 	struct sock *sk = (void *)socket;
-	struct user_iovec v;
 
 	if (!c)
 		return 0;
@@ -455,11 +503,7 @@ __noinline int is_ciphertext(__u64 socket, __u64 buffer, __u32 len, __u32 vector
 	}
 	if (c->protocol == PROTOCOL_CLEAR)
 		return 0;
-	/* What fills more than one buffer is not looked at whole. */
-	if (vectors && !bpf_probe_read_user(&v, sizeof(v), (void *)buffer)) {
-		buffer = v.base;
-		len = len < v.len ? len : v.len;
-	}
+	buffer = first_buffer(buffer, &len, how);
 	if (c->protocol == PROTOCOL_UNKNOWN && HOW_MODE(how) == IO_PAYLOAD)
 		c->protocol = looks_like_tls(buffer, len) ? PROTOCOL_TLS : PROTOCOL_CLEAR;
 	if (c->protocol != PROTOCOL_TLS)
@@ -512,10 +556,12 @@ static __always_inline void count_quic(struct sock *sk, __u32 len, __u32 how)
 		bpf_map_update_elem(&quic_bytes, &tgid, &first, BPF_ANY);
 }
 
-static __always_inline int emit_io(__u64 buffer, __u64 offset, __u64 id, __u32 len, __u32 vectors, __u32 meta)
+static __always_inline int emit_io(__u64 buffer, __u64 offset, __u64 id, __u32 len, __u32 vectors, __u32 how, __u32 meta)
 {
 	if (!vectors)
 		return emit_range(buffer, offset, id, len, meta);
+	if (how & HOW_REQUEST)
+		return emit_kept(buffer, offset, id, len, meta);
 	if (vectors > RT_PIECES_MAX)
 		vectors = RT_PIECES_MAX;
 	return emit_vectors(buffer, offset, id, len, meta | (vectors << META_COUNT_SHIFT));
@@ -556,24 +602,69 @@ __noinline __u64 begin_datagram(__u64 socket, __u32 len, __u32 how)
 }
 
 /*
- * A call on a socket has moved `len` bytes: from or to `buffer`, or the `vectors` io vectors that lie there.
- * Not static, so that the verifier sees it once.
+ * The same for requests of io_uring. Their completions come in batches: what TCP has beyond this one are the bytes of
+ * those that come next. What moved before them was settled when they were handed in.
  */
-__noinline int handle_io(int fd, __u64 buffer, __u32 len, __u32 vectors, __u32 how)
+static __always_inline __u64 take_next(struct connection *c, __u32 direction, __u32 len)
 {
-	__u32 direction = HOW_DIRECTION(how), mode = HOW_MODE(how), flags, exclusion;
+	direction &= 1;
+	c->seq[direction] += len;
+	c->offset[direction] += len;
+	return c->offset[direction] - len;
+}
+
+/* The bytes themselves, or their length and the reason. */
+static __always_inline int emit_moved(__u64 buffer, __u64 offset, __u64 id, __u32 len, __u32 vectors, __u32 how, __u32 flags)
+{
+	__u32 mode = HOW_MODE(how);
+
+	if (mode == IO_PAYLOAD)
+		return emit_io(buffer, offset, id, len, vectors, how, META(HOW_DIRECTION(how), RT_SOCKET, flags));
+	flags |= mode == IO_SENDFILE  ? RT_F_SENDFILE :
+		 mode == IO_SPLICED   ? RT_F_SPLICED :
+		 mode == IO_DISCARDED ? RT_F_DISCARDED :
+					RT_F_FAULT;
+	emit_unread(len, offset, id, META(HOW_DIRECTION(how), RT_SOCKET, flags));
+	return 0;
+}
+
+/* In unix.h. */
+__u64 begin_unix(__u64 socket, __u64 inode, __u64 buffer, __u32 len, __u32 how);
+
+/*
+ * A call on a socket has moved `len` bytes: from or to `buffer`, or the `vectors` io vectors that lie there.
+ * `from` is its descriptor, or for a request of io_uring its file. Not static, so that the verifier sees it once.
+ */
+__noinline int handle_io(__u64 from, __u64 buffer, __u32 len, __u32 vectors, __u32 how)
+{
+	struct file *file = how & HOW_REQUEST ? (struct file *)from : file_of(from);
+	__u32 direction = HOW_DIRECTION(how), mode = HOW_MODE(how), exclusion;
+	struct sock *sk = sock_of(file);
+	struct unix_connection *u;
 	struct rt_activity *a;
-	int ciphertext;
-	struct sock *sk = inet_socket_of(fd);
 	struct connection *c;
 	__u64 offset, id;
+	int ciphertext;
 	__u32 hello;
 
 	if (!sk || !len)
 		return 0;
+	if (vectors)
+		how |= HOW_VECTORS;
+	if (!is_inet(sk)) {
+		id = (__u64)sk;
+		u = begin_unix(id, BPF_CORE_READ(file, f_inode, i_ino), buffer, len, how) ?
+			    bpf_map_lookup_elem(&unix_sockets, &id) : 0;
+		if (!u)
+			return 0;
+		COUNT(seen_bytes, len);
+		offset = u->c.offset[direction & 1];
+		u->c.offset[direction & 1] += len;
+		return emit_moved(buffer, offset, u->c.id, len, vectors, how, u->c.late ? RT_F_LATE : 0);
+	}
 	if (BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP) {
 		id = begin_datagram((__u64)sk, len, how);
-		return id ? emit_io(buffer, 0, id, len, vectors, META(direction, RT_SOCKET, RT_F_DATAGRAM)) : 0;
+		return id ? emit_io(buffer, 0, id, len, vectors, how, META(direction, RT_SOCKET, RT_F_DATAGRAM)) : 0;
 	}
 	c = connection_at(sk, len, direction);
 	if (!c)
@@ -581,7 +672,7 @@ __noinline int handle_io(int fd, __u64 buffer, __u32 len, __u32 vectors, __u32 h
 	id = c->id;
 	/* Also for connections that are not wanted: a TLS object must know that its socket is one of them. */
 	ciphertext = (c->protocol != PROTOCOL_CLEAR || open_call()) &&
-		     is_ciphertext((__u64)sk, buffer, len, vectors, how);
+		     is_ciphertext((__u64)sk, buffer, len, how);
 	a = activity_of(bpf_get_current_pid_tgid() >> 32);
 	if (a) {
 		__sync_fetch_and_add(ciphertext ? &a->tls_bytes : &a->socket_bytes, len);
@@ -596,7 +687,7 @@ __noinline int handle_io(int fd, __u64 buffer, __u32 len, __u32 vectors, __u32 h
 		announce_socket((__u64)sk);
 	if (c->ignored)
 		return 0;
-	offset = take_offset(sk, c, direction, len);
+	offset = how & HOW_REQUEST ? take_next(c, direction, len) : take_offset(sk, c, direction, len);
 	/* The entry was given to another connection meanwhile: this one was reset. */
 	if (c->id != id) {
 		COUNT(after_close_bytes, len);
@@ -613,12 +704,7 @@ __noinline int handle_io(int fd, __u64 buffer, __u32 len, __u32 vectors, __u32 h
 			return 0;
 		len = hello;
 	}
-	flags = c->late ? RT_F_LATE : 0;
-	if (mode == IO_PAYLOAD)
-		return emit_io(buffer, offset, id, len, vectors, META(direction, RT_SOCKET, flags));
-	flags |= mode == IO_SENDFILE ? RT_F_SENDFILE : mode == IO_DISCARDED ? RT_F_DISCARDED : RT_F_FAULT;
-	emit_unread(len, offset, id, META(direction, RT_SOCKET, flags));
-	return 0;
+	return emit_moved(buffer, offset, id, len, vectors, how, c->late ? RT_F_LATE : 0);
 }
 
 static __always_inline __u32 how_of_message(__u64 message)
@@ -670,13 +756,13 @@ __noinline int count_datagrams(__u64 sk, __u64 messages, __u32 count, __u32 how)
 __noinline int handle_messages(int fd, __u64 messages, __u32 count, __u32 how)
 {
 	__u32 direction = HOW_DIRECTION(how), total, seq = 0;
-	struct sock *sk = inet_socket_of(fd);
+	struct sock *sk = (void *)socket_at(fd);
 	__u64 key = (__u64)sk, offset = 0;
 	struct connection *c;
 
 	if (!sk)
 		return 0;
-	if (BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP && !is_dns_socket(sk))
+	if (BPF_CORE_READ(sk, sk_protocol) == IPPROTO_UDP && !is_dns_socket(sk))
 		return count_datagrams(key, messages, count, how);
 	total = total_len(messages, count);
 	c = bpf_map_lookup_elem(&connections, &key);

@@ -86,7 +86,10 @@ static __always_inline void emit_plaintext(struct tls_call *call, __u64 len)
 	if (flags & RT_F_UNATTRIBUTED)
 		COUNT(unattributed_bytes, len);
 	COUNT(seen_bytes, len);
-	emit_range(call->buffer, offset, conn, len, META(direction, RT_TLS, flags) | META_LIBRARY(call->library));
+	if (call->buffer)
+		emit_range(call->buffer, offset, conn, len, META(direction, RT_TLS, flags) | META_LIBRARY(call->library));
+	else
+		emit_unread(len, offset, conn, META(direction, RT_TLS, flags | RT_F_SENDFILE) | META_LIBRARY(call->library));
 }
 
 SEC("uprobe")
@@ -118,6 +121,20 @@ SEC("uprobe")
 int handle_write_ex2(struct call_regs *regs)
 {
 	return enter_call(regs, RT_SENT, 1, CALL_ARG5(regs), RT_OPENSSL);
+}
+
+/* From a file to the kernel's own TLS: no byte of it passes here, but the streams' offsets go on. */
+SEC("uprobe")
+int handle_sendfile(struct call_regs *regs)
+{
+	struct tls_call *call;
+
+	enter_call(regs, RT_SENT, 1, 0, RT_OPENSSL);
+	call = open_call();
+	/* Not the outer one, if this is a call in a call. */
+	if (call && call->stack == CALL_STACK(regs))
+		call->buffer = 0;
+	return 0;
 }
 
 /* Of any library: the connection is learnt from the system calls inside. */

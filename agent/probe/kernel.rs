@@ -82,6 +82,12 @@ const TRACEPOINTS: [(&str, &str, Option<&str>); 5] = [
         ),
     ),
 ];
+/// What follows requests of io_uring: where they are handed in, and where they complete. Of each, what kernels have called
+/// the tracepoint, and what it has told of: the first pair that is taken is the right one.
+const REQUESTS: [&[(&str, &str)]; 2] = [
+    &[("handle_submit", "io_uring_submit_req"), ("handle_submit", "io_uring_submit_sqe")],
+    &[("handle_complete_fields", "io_uring_complete"), ("handle_complete", "io_uring_complete")],
+];
 /// The end of each system call: it comes so often that its program gets typed pointers, which it may follow by itself.
 const SYSTEM_CALLS: (&str, &str) = ("handle_sys_exit", "sys_exit");
 
@@ -229,6 +235,11 @@ impl Kernel {
         let (name, _) = SYSTEM_CALLS;
         let attached = self.program::<BtfTracePoint>(name).and_then(|p| p.attach().map_err(explain)).map(|_| ());
         self.lose_or_fail(name, None, attached)?;
+        if let Err(reason) = self.follow_requests() {
+            self.missing.push(format!(
+                "requests of io_uring ({reason}): of what they move on sockets the length is known, and no byte"
+            ));
+        }
         // Listeners first, then connections: the second pass tells servers' connections by their port.
         for _ in 0..2 {
             if let Err(reason) = self.iterate() {
@@ -238,6 +249,26 @@ impl Kernel {
             }
         }
         Ok(())
+    }
+
+    fn follow_requests(&mut self) -> Result<(), String> {
+        for ways in REQUESTS {
+            let mut taken = Err(String::new());
+            for (name, tracepoint) in ways {
+                taken = taken.or_else(|_: String| self.follow(name, tracepoint));
+            }
+            taken?;
+        }
+        Ok(())
+    }
+
+    /// Loads a program, unless that is done, and attaches it.
+    fn follow(&mut self, name: &str, tracepoint: &str) -> Result<(), String> {
+        let program = self.program::<RawTracePoint>(name)?;
+        if program.fd().is_err() {
+            program.load().map_err(explain)?;
+        }
+        program.attach(tracepoint).map(|_| ()).map_err(explain)
     }
 
     fn iterate(&mut self) -> Result<(), String> {

@@ -75,6 +75,7 @@ pub const LIBRARIES: &[Library] = &[
                     inside(None, "ssl_write_internal", "handle_write_ex"),
                 ],
             },
+            calls(&[("SSL_sendfile", "handle_sendfile")]),
             calls(&[("SSL_do_handshake", HANDSHAKE)]),
             ends(&[("SSL_free", "handle_free")]),
         ],

@@ -65,6 +65,8 @@ pub enum Cause {
     Fault,
     /// The bytes went from a file to the socket inside the kernel.
     Sendfile,
+    /// The bytes went through a pipe inside the kernel.
+    Splice,
     /// The process let the kernel discard the bytes.
     Discarded,
     /// The bytes were left out of a recording.
@@ -91,6 +93,7 @@ impl Cause {
             Self::Unseen => "unseen",
             Self::Fault => "fault",
             Self::Sendfile => "sendfile",
+            Self::Splice => "splice",
             Self::Discarded => "discarded",
             Self::Redacted => "redacted",
             Self::Resync => "resync",

@@ -81,6 +81,16 @@ impl Script {
         self
     }
 
+    /// On a Unix socket.
+    fn open_unix(mut self, role: u8, path: &str) -> Self {
+        let head = self.head(Kind::Open);
+        let mut ends = [0u8; 152];
+        (ends[0], ends[2]) = (1, role);
+        ends[40..40 + path.len()].copy_from_slice(path.as_bytes());
+        self.builder.push_copied(&head, &ends);
+        self
+    }
+
     fn payload(mut self, direction: u8, bytes: &[u8], missing: u32, flags: u32) -> Self {
         let mut head = self.head(Kind::Payload);
         head.direction = direction;
@@ -263,6 +273,30 @@ fn missing_bytes_stand_in_the_object() {
     assert_eq!(json.pointer("/response/truncated"), Some(&"damage".into()));
     assert_eq!(json["damage"], serde_json::json!([{"cause": "sendfile", "part": "response", "start": 40, "end": 140}]));
     assert_eq!(ledger.exchanges_damaged.get(), 1);
+}
+
+/// A Unix socket has a path where others have an address; without a name in the request it is the endpoint too.
+#[test]
+fn unix_sockets_have_a_path() {
+    let nameless: &[u8] = b"GET /v1/info HTTP/1.0\r\n\r\n";
+    for (role, sends, direction, local) in [(1, 0, "egress-internal", "source"), (2, 1, "ingress", "destination")] {
+        let script = Script::new(0).open_unix(role, "/run/docker.sock").payload(sends, nameless, 0, 0);
+        let (output, _) = script.payload(1 - sends, RESPONSE, 0, 0).close().run(ALL);
+        let batch = output.transactions.as_ref().expect("a transaction");
+        let row = Transactions::of(batch).expect("its schema");
+        assert_eq!((row.endpoint_id.value(0), row.direction.value(0)), ("unix:/run/docker.sock", direction));
+        assert!(row.src_ip.is_null(0) && row.dst_ip.is_null(0) && row.dst_port.is_null(0));
+        let connection = as_json(output.connections.as_ref().expect("it closed"));
+        for (path, value) in [
+            ("/socketProtocol", "unix"),
+            ("/l7Protocol", "http1"),
+            ("/destination/address", "unix:/run/docker.sock"),
+            (&format!("/{local}/exe"), "/usr/bin/curl"),
+        ] {
+            assert_eq!(connection.pointer(path), Some(&value.into()), "{path} in {connection:#}");
+        }
+        assert!(connection.pointer("/source/address").is_none(), "{connection:#}");
+    }
 }
 
 #[test]

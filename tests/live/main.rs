@@ -12,6 +12,7 @@ mod delivery;
 mod dialects;
 mod doctor;
 mod governor;
+mod kernel_paths;
 mod libraries;
 mod matrix;
 mod pipeline;

@@ -184,12 +184,6 @@ pub fn nginx_alone() -> anyhow::Result<Server> {
 
 fn nginx_with(tls: bool, sendfile: bool, protocol: &str, workers: usize) -> anyhow::Result<Server> {
     let (folder, port) = (tempfile::tempdir()?, free_port()?);
-    let root = folder.path().join("root/size");
-    fs::create_dir_all(&root)?;
-    for size in [0usize, 1, 255, 1000, 5000, 20_000, 300_000] {
-        let body: Vec<u8> = (0..size).map(|i| u8::try_from((i * 7 + i / 251) % 256).expect("below 256")).collect();
-        fs::write(root.join(size.to_string()), body)?;
-    }
     let listen = if tls {
         let (cert, key) = certificate(folder.path())?;
         format!(
@@ -200,9 +194,21 @@ fn nginx_with(tls: bool, sendfile: bool, protocol: &str, workers: usize) -> anyh
     } else {
         format!("listen 127.0.0.1:{port}{protocol};")
     };
-    let here = folder.path().display();
+    let command = nginx_at(folder.path(), &listen, sendfile)?;
+    serve(command, port, Some(folder))
+}
+
+/// nginx in a folder, with these words on where it listens.
+pub fn nginx_at(folder: &Path, listen: &str, sendfile: bool) -> anyhow::Result<Command> {
+    let root = folder.join("root/size");
+    fs::create_dir_all(&root)?;
+    for size in [0usize, 1, 255, 1000, 5000, 20_000, 300_000] {
+        let body: Vec<u8> = (0..size).map(|i| u8::try_from((i * 7 + i / 251) % 256).expect("below 256")).collect();
+        fs::write(root.join(size.to_string()), body)?;
+    }
+    let here = folder.display();
     let sendfile = if sendfile { "on" } else { "off" };
-    let config = folder.path().join("nginx.conf");
+    let config = folder.join("nginx.conf");
     let text = format!(
         "daemon off; worker_processes {workers}; pid {here}/pid; error_log {here}/error.log; user root;
 events {{ worker_connections 512; }}
@@ -215,8 +221,8 @@ http {{
     );
     fs::write(&config, text)?;
     let mut command = Command::new("nginx");
-    command.arg("-c").arg(&config).arg("-p").arg(folder.path());
-    serve(command, port, Some(folder))
+    command.arg("-c").arg(&config).arg("-p").arg(folder);
+    Ok(command)
 }
 
 /// Runs a client to its end; what it printed.

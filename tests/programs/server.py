@@ -1,4 +1,4 @@
-"""HTTP/1.1 server with every framing of a body. Usage: server.py PORT [CERT KEY]"""
+"""HTTP/1.1 server with every framing of a body. Usage: server.py PORT [CERT KEY], or the path of a Unix socket for the port"""
 
 import http.server
 import socketserver
@@ -67,7 +67,13 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
     request_queue_size = 128
 
 
-server = Server(("127.0.0.1", int(sys.argv[1])), Handler)
+class UnixServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+
+is_path = sys.argv[1].startswith("/")
+server = UnixServer(sys.argv[1], Handler) if is_path else Server(("127.0.0.1", int(sys.argv[1])), Handler)
 if len(sys.argv) > 2:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(sys.argv[2], sys.argv[3])
