@@ -144,7 +144,7 @@ __noinline int close_unix(__u64 socket)
 
 	if (!u)
 		return 0;
-	if (!u->c.ignored)
+	if (u->c.ignored != IGNORED_UNWANTED)
 		emit_close(&u->c);
 	bpf_map_delete_elem(&unix_sockets, &socket);
 	return 0;
