@@ -64,6 +64,7 @@ enum rt_library {
 	RT_WOLFSSL = 4,
 	RT_S2N = 5,
 	RT_GO = 6, /* crypto/tls */
+	RT_RUSTLS = 7,
 };
 
 /* Head of every record. */

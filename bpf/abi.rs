@@ -100,6 +100,8 @@ pub enum Library {
     S2n = 5,
     /// Go's `crypto/tls`.
     Go = 6,
+    /// rustls.
+    Rustls = 7,
 }
 
 impl Library {
@@ -114,6 +116,7 @@ impl Library {
             4 => Self::WolfSsl,
             5 => Self::S2n,
             6 => Self::Go,
+            7 => Self::Rustls,
             _ => return None,
         })
     }
@@ -129,6 +132,7 @@ impl Library {
             Self::WolfSsl => "wolfssl",
             Self::S2n => "s2n",
             Self::Go => "gotls",
+            Self::Rustls => "rustls",
         }
     }
 }

@@ -6,6 +6,7 @@
 #include "unix.h"
 #include "uring.h"
 #include "go.h"
+#include "rustls.h"
 #include "process.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -87,7 +87,7 @@ int handle_go_return(struct call_regs *regs)
 	/* A buffer on the stack has moved with it. */
 	if (open->call.buffer >= open->stack_start && open->call.buffer < open->stack_end)
 		open->call.buffer += stack.end - open->stack_end;
-	emit_plaintext(&open->call, result);
+	emit_plaintext(&open->call, result, 0);
 	return 0;
 }
 

@@ -60,6 +60,14 @@ static __always_inline struct connection *connection_of(struct tls_object *o)
 	return c && c->id == o->conn ? c : 0;
 }
 
+/* Its TLS object was seen to move its ciphertext: what comes here is no hint to another one. */
+static __always_inline int is_exact(struct connection *c)
+{
+	struct tls_object *o = c->ssl ? tls_object(c->ssl, 0) : 0;
+
+	return o && o->conn == c->id && !o->inferred;
+}
+
 /* The length of the record that lies at `from`, if it is application data, and nothing comes behind it. */
 static __always_inline __u16 whole_record(__u64 from, __u64 len)
 {

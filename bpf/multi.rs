@@ -172,19 +172,27 @@ impl MultiPrograms {
     /// Asked for places in a folder, a kernel that knows these links says that it is not a file of the right kind.
     fn is_supported(&self) -> bool {
         let Some(program) = self.programs.keys().next() else { return true };
-        let refused = self.attach(program, Path::new("/"), &[0], false);
+        let refused = self.attach(program, Path::new("/"), &[0], 0, false);
         refused.is_err_and(|error| error.raw_os_error() == Some(libc::EBADF))
     }
 
     /// Runs a program whenever any process comes to one of the places of a file, given by their offsets in it; with
-    /// `returns`, whenever the functions that begin there return. The probes are gone when the descriptor is closed.
+    /// `returns`, whenever the functions that begin there return. It can ask for the cookie. The probes are gone when the descriptor is closed.
     ///
     /// # Errors
     ///
     /// There is no such program, or the kernel refuses a place.
-    pub fn attach(&self, program: &str, file: &Path, offsets: &[u64], returns: bool) -> io::Result<OwnedFd> {
+    pub fn attach(
+        &self,
+        program: &str,
+        file: &Path,
+        offsets: &[u64],
+        cookie: u64,
+        returns: bool,
+    ) -> io::Result<OwnedFd> {
         let program = self.programs.get(program).ok_or(io::ErrorKind::NotFound)?;
         let path = CString::new(file.as_os_str().as_bytes())?;
+        let cookies = vec![cookie; offsets.len()];
         bpf(
             Command::CreateLink,
             &CreateLink {
@@ -192,6 +200,7 @@ impl MultiPrograms {
                 attach_type: UPROBE_MULTI,
                 path: address(path.as_bytes_with_nul()),
                 offsets: address(offsets),
+                cookies: address(&cookies),
                 cnt: u32::try_from(offsets.len()).map_err(io::Error::other)?,
                 multi_flags: if returns { RETURN } else { 0 },
                 ..CreateLink::default()

@@ -510,6 +510,8 @@ __noinline int is_ciphertext(__u64 socket, __u64 buffer, __u32 len, __u32 how)
 		return 0;
 	if (HOW_MODE(how) != IO_PAYLOAD)
 		buffer = 0;
+	if (HOW_DIRECTION(how) == RT_RECEIVED && is_exact(c))
+		return 1;
 	if (HOW_DIRECTION(how) == RT_RECEIVED)
 		remember_received(sk, c, buffer, len);
 	else

@@ -8,38 +8,51 @@
 
 #include "sockets.h"
 
-/* A call of a library's function; where it leaves its byte count, or 0 if it returns it. */
-static __always_inline int enter_call(struct call_regs *regs, __u8 direction, __u8 payload, __u64 count_at, __u8 library)
+/* Of a call that is `exact` the socket is learnt inside: nothing that the thread received before tells it. */
+static __always_inline int begin_call(struct tls_call *call, int exact)
 {
 	__u64 thread = bpf_get_current_pid_tgid();
-	struct tls_call *open, call = {
-		.ssl = CALL_ARG1(regs), .buffer = CALL_ARG2(regs), .count_at = count_at, .room = CALL_ARG3(regs),
-		.stack = CALL_STACK(regs), .direction = direction, .payload = payload, .library = library,
-	};
+	struct tls_call *open = bpf_map_lookup_elem(&tls_calls, &thread);
 
-	if (thread >> 32 == self_tgid || is_excluded(thread >> 32, RT_X_DATA | RT_X_TLS | RT_X_HTTP))
-		return 0;
-	open = bpf_map_lookup_elem(&tls_calls, &thread);
 	/*
 	 * A call inside a call (TLS in TLS) carries the outer one's ciphertext. A call whose frame is not below the
 	 * open one's means that the open one never returned.
 	 */
-	if (open && call.stack < open->stack)
+	if (open && call->stack < open->stack)
 		return 0;
-	infer_by_received(call.ssl);
+	if (exact)
+		bpf_map_delete_elem(&last_received, &thread);
+	else
+		infer_by_received(call->ssl);
 	if (open && open->ssl) {
-		call.mixed = open->mixed || open->ssl != call.ssl;
-		call.written = open->written;
+		call->mixed = open->mixed || open->ssl != call->ssl;
+		call->written = open->written;
 	}
 	/*
 	 * The entry stays: for what the thread sends after the call, and since to make and remove one each time costs more
 	 * than all the rest.
 	 */
 	if (open)
-		*open = call;
-	else if (bpf_map_update_elem(&tls_calls, &thread, &call, BPF_ANY))
+		*open = *call;
+	else if (bpf_map_update_elem(&tls_calls, &thread, call, BPF_ANY))
 		COUNT(calls_full, 1);
 	return 0;
+}
+
+static __always_inline int is_left_alone(__u32 tgid)
+{
+	return tgid == self_tgid || is_excluded(tgid, RT_X_DATA | RT_X_TLS | RT_X_HTTP);
+}
+
+/* A call of a library's function; where it leaves its byte count, or 0 if it returns it. */
+static __always_inline int enter_call(struct call_regs *regs, __u8 direction, __u8 payload, __u64 count_at, __u8 library)
+{
+	struct tls_call call = {
+		.ssl = CALL_ARG1(regs), .buffer = CALL_ARG2(regs), .count_at = count_at, .room = CALL_ARG3(regs),
+		.stack = CALL_STACK(regs), .direction = direction, .payload = payload, .library = library,
+	};
+
+	return is_left_alone(bpf_get_current_pid_tgid() >> 32) ? 0 : begin_call(&call, 0);
 }
 
 /* The id that stands in for a socket that is not known. */
@@ -51,10 +64,11 @@ static __always_inline __u64 unattributed_id(struct tls_object *o)
 	return o->unattributed;
 }
 
-static __always_inline void emit_plaintext(struct tls_call *call, __u64 len)
+/* `vectors`: so many pieces lie at the call's buffer; 0: the bytes themselves. Without a buffer they cannot be read. */
+static __always_inline void emit_plaintext(struct tls_call *call, __u64 len, __u32 vectors)
 {
 	struct tls_object *o = tls_object(call->ssl, 1);
-	__u32 direction = call->direction & 1, flags;
+	__u32 direction = call->direction & 1, flags, meta;
 	struct rt_activity *a = activity_of(bpf_get_current_pid_tgid() >> 32);
 	struct connection *c;
 	__u64 conn, offset;
@@ -86,10 +100,11 @@ static __always_inline void emit_plaintext(struct tls_call *call, __u64 len)
 	if (flags & RT_F_UNATTRIBUTED)
 		COUNT(unattributed_bytes, len);
 	COUNT(seen_bytes, len);
+	meta = META(direction, RT_TLS, flags) | META_LIBRARY(call->library);
 	if (call->buffer)
-		emit_range(call->buffer, offset, conn, len, META(direction, RT_TLS, flags) | META_LIBRARY(call->library));
+		emit_io(call->buffer, offset, conn, len, vectors, 0, meta);
 	else
-		emit_unread(len, offset, conn, META(direction, RT_TLS, flags | RT_F_SENDFILE) | META_LIBRARY(call->library));
+		emit_unread(len, offset, conn, meta | META(0, 0, call->library == RT_RUSTLS ? RT_F_FAULT : RT_F_SENDFILE));
 }
 
 SEC("uprobe")
@@ -214,7 +229,7 @@ int handle_return(struct call_regs *regs)
 		return 0;
 	}
 	if (len)
-		emit_plaintext(call, len);
+		emit_plaintext(call, len, 0);
 	return 0;
 }
 

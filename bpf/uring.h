@@ -306,7 +306,7 @@ static __always_inline __u64 request_of(__u64 ring, __u64 user_data)
 	return request ? *request : 0;
 }
 
-static __always_inline int is_left_alone(void)
+static __always_inline int has_no_interest(void)
 {
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
 
@@ -316,12 +316,12 @@ static __always_inline int is_left_alone(void)
 SEC("raw_tp/io_uring_submit_req")
 int handle_submit(__u64 *ctx)
 {
-	return is_left_alone() ? 0 : begin_request(ctx[0]);
+	return has_no_interest() ? 0 : begin_request(ctx[0]);
 }
 
 static __always_inline int complete(__u64 ring, __u64 request, struct ring_completion *cqe)
 {
-	if (is_left_alone())
+	if (has_no_interest())
 		return 0;
 	request = request ?: request_of(ring, cqe->user_data);
 	return request ? complete_request(request, cqe->user_data, cqe->res, cqe->flags) : 0;

@@ -167,11 +167,13 @@ fn programs() -> Vec<Check> {
     };
     let mut checks = vec![ok(NAME, "loaded and attached")];
     checks.extend(kernel.missing.drain(..).map(|lost| bad(NAME, State::Degraded, lost, "a newer kernel")));
-    checks.push(match entry_of_this_program().map(|at| kernel.attach_probes("handle_free", Path::new(SELF), &[at])) {
-        Some(Ok(_)) => ok("probes", "attached to a file and removed again"),
-        Some(Err(reason)) => bad("probes", State::Failed, reason, "run as root, or with CAP_SYS_ADMIN as well"),
-        None => bad("probes", State::Degraded, "this program's own file cannot be read", ""),
-    });
+    checks.push(
+        match entry_of_this_program().map(|at| kernel.attach_probes("handle_free", Path::new(SELF), &[at], 0)) {
+            Some(Ok(_)) => ok("probes", "attached to a file and removed again"),
+            Some(Err(reason)) => bad("probes", State::Failed, reason, "run as root, or with CAP_SYS_ADMIN as well"),
+            None => bad("probes", State::Degraded, "this program's own file cannot be read", ""),
+        },
+    );
     checks
 }
 

@@ -83,8 +83,8 @@ fn added_ns(kernel: &mut Kernel, function: extern "C" fn()) -> Result<u64, Strin
     let offset = file_offset(function)?;
     let bare = time(function);
     // In this order: see `Points::programs`.
-    let mut probes = kernel.attach_probes(RETURN, Path::new(SELF), &[offset])?;
-    probes.extend(kernel.attach_probes(HANDSHAKE, Path::new(SELF), &[offset])?);
+    let mut probes = kernel.attach_probes(RETURN, Path::new(SELF), &[offset], 0)?;
+    probes.extend(kernel.attach_probes(HANDSHAKE, Path::new(SELF), &[offset], 0)?);
     let probed = time(function);
     close(probes);
     let added = probed.saturating_sub(bare) / CALLS;

@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     cost::Stop,
-    kernel::{Kernel, Probes},
+    kernel::{Kernel, NO_COOKIES, Probes},
     signatures::Signatures,
     tls,
 };
@@ -129,7 +129,8 @@ impl Files {
             }
         }
         found.since_ns = boot_ns();
-        let done = found.libraries.iter().all(|library| library.refused.is_none());
+        // What this kernel lacks it will lack the next time.
+        let done = found.libraries.iter().all(|library| library.refused.as_deref().is_none_or(|why| why == NO_COOKIES));
         self.note(id, found, used_since);
         if done {
             self.known.insert(id, Known { changed, links, unused: 0, standing });
@@ -163,7 +164,7 @@ impl Files {
         let mut found = FoundLibrary { name: library, how: points.how, probes, stop: points.stop, refused: None };
         let mut links = Vec::new();
         for (program, offsets) in &points.programs {
-            match kernel.attach_probes(program, held, offsets) {
+            match kernel.attach_probes(program, held, offsets, points.cookie) {
                 Ok(more) => links.extend(more),
                 Err(reason) => {
                     tracing::warn!(path = %shown.display(), program, reason, "cannot attach probes");

@@ -49,6 +49,7 @@ pub fn points(elf: &Elf<'_>) -> Result<Option<Points>, String> {
         library: "gotls",
         how: "table of functions",
         programs: vec![(RETURN, Vec::new())],
+        cookie: 0,
         functions: Vec::new(),
         stop: Stop::SteppedTwice,
     };

@@ -68,6 +68,9 @@ pub struct Settings {
 /// Bytes of the ring of process events.
 pub const CONTROL_BYTES: u32 = 1 << 20;
 
+/// Why probes that are told something of their file cannot be attached.
+pub const NO_COOKIES: &str = "its probes need Linux 6.6 or newer";
+
 /// Programs that look at the whole machine: name, tracepoint, and what is lost without it.
 const TRACEPOINTS: [(&str, &str, Option<&str>); 5] = [
     ("handle_socket_state", "inet_sock_set_state", None),
@@ -187,9 +190,9 @@ impl Kernel {
             Ok(programs) => self.multi = Some(programs),
             Err(reason) => {
                 self.missing.push(format!(
-                    "one link for many probes ({reason}): they are removed slowly, and need CAP_SYS_ADMIN"
+                    "one link for many probes ({reason}): they are removed slowly, need CAP_SYS_ADMIN, and rustls has none"
                 ));
-                for name in names {
+                for name in names.into_iter().filter(|name| !libraries::asks_for_cookie(name)) {
                     let loaded = self.program::<UProbe>(name).and_then(|p| p.load().map_err(explain));
                     self.lose_or_fail(name, None, loaded)?;
                 }
@@ -279,15 +282,24 @@ impl Kernel {
         file.read_to_end(&mut Vec::new()).map(|_| ()).map_err(explain)
     }
 
-    /// Attaches a program at offsets of a file, for all processes.
+    /// Attaches a program at offsets of a file, for all processes, with what it will find there as its cookie.
     ///
     /// # Errors
     ///
     /// The kernel refuses a probe, or the file is gone. None stays.
-    pub fn attach_probes(&mut self, program: &str, file: &Path, offsets: &[u64]) -> Result<Vec<Probes>, String> {
+    pub fn attach_probes(
+        &mut self,
+        program: &str,
+        file: &Path,
+        offsets: &[u64],
+        cookie: u64,
+    ) -> Result<Vec<Probes>, String> {
         if let Some(programs) = &self.multi {
-            let link = programs.attach(program, file, offsets, program == libraries::RETURN);
+            let link = programs.attach(program, file, offsets, cookie, program == libraries::RETURN);
             return Ok(vec![Probes::Many(link.map_err(|error| error.to_string())?)]);
+        }
+        if libraries::asks_for_cookie(program) {
+            return Err(NO_COOKIES.to_owned());
         }
         let probe = self.program::<UProbe>(program)?;
         let mut links = Vec::new();

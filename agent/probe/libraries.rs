@@ -151,6 +151,11 @@ pub const RETURN: &str = "handle_return";
 /// The program for handshakes, of whatever library but Go's.
 pub const HANDSHAKE: &str = "handle_handshake";
 
+/// Whether a program asks for what its file's probes are told.
+pub fn asks_for_cookie(program: &str) -> bool {
+    super::rustls::programs().any(|other| other == program)
+}
+
 /// Names of all functions that a probe may go to.
 pub fn functions() -> HashSet<&'static str> {
     LIBRARIES
@@ -166,7 +171,8 @@ pub fn programs() -> Vec<&'static str> {
     let groups = || LIBRARIES.iter().flat_map(|library| library.groups);
     let functions = groups().flat_map(|group| group.functions).map(|(_, program)| *program);
     let inside = groups().flat_map(|group| group.inside).map(|inside| inside.program);
-    let mut all: Vec<&str> = functions.chain(inside).chain([RETURN]).chain(super::go::programs()).collect();
+    let mut all: Vec<&str> =
+        functions.chain(inside).chain([RETURN]).chain(super::go::programs()).chain(super::rustls::programs()).collect();
     all.sort_unstable();
     all.dedup();
     all

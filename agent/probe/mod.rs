@@ -10,6 +10,7 @@ pub mod hold;
 pub mod kernel;
 pub mod libraries;
 pub mod prober;
+mod rustls;
 pub mod signatures;
 pub mod suspects;
 pub mod tls;

@@ -15,6 +15,7 @@ use super::{
     elf::{self, Elf},
     go,
     libraries::{self, Group, HANDSHAKE, LIBRARIES, Library, RETURN},
+    rustls,
     signatures::Signatures,
 };
 
@@ -28,6 +29,8 @@ pub struct Points {
     /// File offsets by program, those of returns first: a call that is entered before its return is watched would stay
     /// open.
     pub programs: Vec<(&'static str, Vec<u64>)>,
+    /// What its programs are told of the file.
+    pub cookie: u64,
     /// The functions by name, for the log.
     pub functions: Vec<&'static str>,
     /// How calls that move bytes are stopped: the dearest way counts.
@@ -46,7 +49,7 @@ pub fn points(path: &Path, signatures: &Signatures) -> Result<Vec<Points>, Strin
     let names = libraries::functions();
     let longest = names.iter().map(|name| name.len()).max().unwrap_or(0);
     // Programs have symbols by the hundred thousand, and most of them are long.
-    let known = elf::symbols(&elf, |name| name.len() <= longest && names.contains(name));
+    let known = elf::symbols(&elf, |name| (name.len() <= longest && names.contains(name)) || rustls::is_function(name));
     let has = |library: &&Library| library.needs.iter().all(|name| known.contains_key(*name));
     let libraries = LIBRARIES.iter().filter(has);
     let mut all: Vec<Points> = libraries.map(|library| points_of(&elf, library, "symbols", &known)).collect();
@@ -56,6 +59,12 @@ pub fn points(path: &Path, signatures: &Signatures) -> Result<Vec<Points>, Strin
         all.push(points_of(&elf, entry.library(), "signature", &entry.checked(&elf)?));
     }
     all.extend(go::points(&elf)?);
+    match rustls::points(&elf, &known) {
+        Ok(found) => all.extend(found),
+        // What else it has is read all the same.
+        Err(reason) if all.is_empty() => return Err(reason),
+        Err(reason) => tracing::debug!(path = %path.display(), reason, "no probes for one of its libraries"),
+    }
     Ok(all)
 }
 
@@ -64,6 +73,7 @@ fn points_of(elf: &Elf<'_>, library: &Library, how: &'static str, known: &HashMa
         library: library.name,
         how,
         programs: vec![(RETURN, Vec::new())],
+        cookie: 0,
         functions: Vec::new(),
         stop: Stop::Emulated,
     };

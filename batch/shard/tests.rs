@@ -8,6 +8,8 @@ use ringtap_ring::{
 };
 use zerocopy::FromZeros as _;
 
+use arrow_array::Array as _;
+
 use super::*;
 use crate::{
     capture::{Capture, Format, Level, Rule, RuleList},

@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::{
     agent::{Agent, config},
     need_root,
-    programs::{free_port, nginx_http2, program, tool},
+    programs::{free_port, nginx_http2, program, rustls_server, tool},
 };
 
 /// Programs that bring a library which nobody has seen.
@@ -76,6 +76,25 @@ fn the_doctor_names_who_is_dark() -> anyhow::Result<()> {
     ensure!(dark["clear_bytes"] == 0 && dark["tls_bytes"].as_u64() > Some(3000), "{dark}");
     ensure!(dark["why"].as_str().is_some_and(|why| !why.is_empty()), "{dark}");
     ensure!(table.contains("ok        kernel") && table.contains("dark"), "{table}");
+    agent.stop()?.check()
+}
+
+/// Rustls is named where its functions have names.
+#[test]
+fn the_doctor_names_rustls() -> anyhow::Result<()> {
+    need_root!();
+    let folder = tempfile::tempdir()?;
+    fs::write(folder.path().join("file"), "text")?;
+    let server = rustls_server("tokio", folder)?;
+    let admin = format!("127.0.0.1:{}", free_port()?);
+    let command = Command::new(env!("CARGO_BIN_EXE_ringtap"));
+    let agent = Agent::start_with(&config("all", ""), &["--httpd-listen", &admin], command)?;
+    let url = format!("https://localhost:{}/file", server.port);
+    let status = Command::new("curl").args(["-skf", "-o", "/dev/null", &url]).status()?;
+    ensure!(status.success(), "{status}");
+    let row = wait_for_row(&admin, server.process.pid(), "seen")?;
+    let stack = &row["stacks"][0];
+    ensure!(stack["library"] == "rustls" && stack["how"] == "symbols" && stack["probes"].as_u64() > Some(4), "{row}");
     agent.stop()?.check()
 }
 

@@ -47,7 +47,7 @@ fn python_unix() -> anyhow::Result<UnixServer> {
 fn nginx_unix(sendfile: bool) -> anyhow::Result<UnixServer> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("http.sock");
-    let command = nginx_at(folder.path(), &format!("listen unix:{};", path.display()), sendfile)?;
+    let command = nginx_at(folder.path(), &format!("listen unix:{};", path.display()), sendfile, 2)?;
     unix_server(command, path, folder)
 }
 

@@ -9,8 +9,8 @@ use tempfile::TempDir;
 use crate::{
     agent::{Agent, Finished, config},
     need_root,
-    programs::{self, Server, certificate, free_port, serve},
-    truth::{body, events, files},
+    programs::{self, Server, certificate, free_port, rustls_server, rustls_traffic, serve},
+    truth::{body, events, files, sources},
 };
 
 /// Sizes of the files that are asked for; the last is many records long.
@@ -114,6 +114,8 @@ servers! {
     a_server_with_nss: "nss", lighttpd("nss");
     a_server_with_wolfssl: "wolfssl", lighttpd("wolfssl");
     a_server_in_go: "gotls", caddy();
+    a_server_with_rustls: "rustls", rustls_server("tokio", folder()?);
+    a_server_with_rustls_on_blocking_sockets: "rustls", rustls_server("blocking", folder()?);
 }
 
 #[test]
@@ -128,4 +130,47 @@ fn wget_with_gnutls() -> anyhow::Result<()> {
         ensure!(status.success(), "{url}: {status}");
     }
     check(&agent.stop()?, "gnutls", &paths)
+}
+
+/// Connections that a client with rustls has at once, and what it asks for on each.
+const CONNECTIONS: usize = 16;
+const REQUESTS: usize = 6;
+
+/// Each request names the local port of its connection, and is told to come from it.
+fn client_with_rustls(mode: &str) -> anyhow::Result<()> {
+    need_root!();
+    let (program, server) = (rustls_traffic()?, lighttpd("openssl")?);
+    // Runs before the agent does: the program has its probes when the client begins.
+    let _known = rustls_server("blocking", folder()?)?;
+    let agent = Agent::start(&config("egress-internal", ""))?;
+    let numbers = [usize::from(server.port), CONNECTIONS, REQUESTS].into_iter().chain(SIZES);
+    let output =
+        Command::new(program).args(["client", mode]).args(numbers.map(|number| number.to_string())).output()?;
+    ensure!(output.status.success(), "{output:?}");
+    let paths: Vec<String> = String::from_utf8(output.stdout)?.lines().map(str::to_owned).collect();
+    ensure!(paths.len() == CONNECTIONS * REQUESTS, "{paths:?}");
+    let finished = agent.stop()?;
+    check(&finished, "rustls", &paths)?;
+    let sources = sources(&finished)?;
+    for (_, bytes) in files(&finished.objects()?)? {
+        let object: Value = serde_json::from_slice(&bytes)?;
+        let Some((_, port)) = object["request"]["url"].as_str().and_then(|url| url.split_once("port=")) else {
+            continue;
+        };
+        let port = port.split('&').next().context("a port")?;
+        let connection = object["metadata"]["connection_id"].as_str().context("a connection")?;
+        let source = sources.get(connection).with_context(|| format!("{object:#} has no address"))?;
+        ensure!(source.ends_with(&format!(":{port}")), "{object:#} was told to come from {source}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_client_with_rustls() -> anyhow::Result<()> {
+    client_with_rustls("tokio")
+}
+
+#[test]
+fn a_client_with_rustls_on_blocking_sockets() -> anyhow::Result<()> {
+    client_with_rustls("blocking")
 }

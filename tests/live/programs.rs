@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -56,7 +56,7 @@ impl Drop for Process {
 
 /// A server, as long as the value lives.
 pub struct Server {
-    process: Process,
+    pub process: Process,
     pub port: u16,
     _folder: Option<TempDir>,
 }
@@ -109,6 +109,22 @@ pub fn caddy(folder: TempDir, options: &str, site: impl FnOnce(u16) -> String, t
     fs::write(&file, text)?;
     let mut command = Command::new("caddy");
     command.args(["run", "--adapter", "caddyfile", "--config"]).arg(&file).env("HOME", folder.path());
+    serve(command, port, Some(folder))
+}
+
+/// The program that speaks HTTPS by rustls.
+pub fn rustls_traffic() -> anyhow::Result<PathBuf> {
+    let target = Path::new(env!("CARGO_BIN_EXE_ringtap")).ancestors().nth(2).context("a target folder")?;
+    let program = target.join("rustls/release/rustls-traffic");
+    ensure!(program.exists(), "./dev tools builds {}", program.display());
+    Ok(program)
+}
+
+/// It as a server of a folder's files, on blocking sockets or on tokio.
+pub fn rustls_server(mode: &str, folder: TempDir) -> anyhow::Result<Server> {
+    let (port, (cert, key)) = (free_port()?, certificate(folder.path())?);
+    let mut command = Command::new(rustls_traffic()?);
+    command.args(["server", mode, &port.to_string()]).args([cert, key]).arg(folder.path());
     serve(command, port, Some(folder))
 }
 
@@ -194,12 +210,12 @@ fn nginx_with(tls: bool, sendfile: bool, protocol: &str, workers: usize) -> anyh
     } else {
         format!("listen 127.0.0.1:{port}{protocol};")
     };
-    let command = nginx_at(folder.path(), &listen, sendfile)?;
+    let command = nginx_at(folder.path(), &listen, sendfile, workers)?;
     serve(command, port, Some(folder))
 }
 
 /// nginx in a folder, with these words on where it listens.
-pub fn nginx_at(folder: &Path, listen: &str, sendfile: bool) -> anyhow::Result<Command> {
+pub fn nginx_at(folder: &Path, listen: &str, sendfile: bool, workers: usize) -> anyhow::Result<Command> {
     let root = folder.join("root/size");
     fs::create_dir_all(&root)?;
     for size in [0usize, 1, 255, 1000, 5000, 20_000, 300_000] {

@@ -78,3 +78,12 @@ pub fn events(finished: &Finished, kind: &str) -> anyhow::Result<Vec<Value>> {
     let all = lines.map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
     Ok(all.into_iter().filter(|line| line["type"] == kind).map(|line| line["item"].clone()).collect())
 }
+
+/// The source address of each connection that was told, by its id.
+pub fn sources(finished: &Finished) -> anyhow::Result<BTreeMap<String, String>> {
+    let pair = |event: &Value| {
+        let (id, source) = (&event["meta"]["connectionId"], &event["source"]["address"]);
+        Some((id.as_str()?.to_owned(), source.as_str().filter(|address| address.contains(':'))?.to_owned()))
+    };
+    Ok(events(finished, "*eventstore.Connection")?.iter().filter_map(pair).collect())
+}
