@@ -85,8 +85,8 @@ const TRACEPOINTS: [(&str, &str, Option<&str>); 5] = [
         ),
     ),
 ];
-/// What follows requests of io_uring: where they are handed in, and where they complete. Of each, what kernels have called
-/// the tracepoint, and what it has told of: the first pair that is taken is the right one.
+/// What follows requests of `io_uring`: where they are handed in, and where they complete. Of each, what kernels have
+/// called the tracepoint, and what it has told of: the first pair that is taken is the right one.
 const REQUESTS: [&[(&str, &str)]; 2] = [
     &[("handle_submit", "io_uring_submit_req"), ("handle_submit", "io_uring_submit_sqe")],
     &[("handle_complete_fields", "io_uring_complete"), ("handle_complete", "io_uring_complete")],

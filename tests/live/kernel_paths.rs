@@ -1,4 +1,4 @@
-//! Ways into sockets beside the usual calls on TCP: Unix sockets, io_uring, splice and sendfile.
+//! Ways into sockets beside the usual calls on TCP: Unix sockets, `io_uring`, splice and sendfile.
 
 use std::{
     os::unix::net::UnixStream,
@@ -193,7 +193,7 @@ fn spliced_bodies_are_counted() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Each operation of io_uring that moves bytes on sockets, and batches of them: whole, in order, at the right address.
+/// Each operation of `io_uring` that moves bytes on sockets, and batches of them: whole and in order.
 #[test]
 fn io_uring_is_read() -> anyhow::Result<()> {
     need_root!();
