@@ -188,17 +188,19 @@ __noinline __u64 begin_unix(__u64 socket, __u64 inode, __u64 buffer, __u32 len, 
 }
 
 /*
- * A read has met the end of the stream. If the other side has not only ended its own stream, but is closed, both
- * connections are over: whatever it wrote has been seen.
+ * A read has met the end of the stream: whatever the other side wrote has been seen. Both connections are over if that
+ * was a server, which has nothing more to answer, or if it is closed; a client that has only ended its own stream still
+ * waits for the answer.
  */
 __noinline int end_unix(__u64 socket)
 {
+	struct unix_connection *u = bpf_map_lookup_elem(&unix_sockets, &socket);
 	struct sock *sk = (void *)socket, *peer;
 
 	if (!sk || !(wanted & RT_W_LOOPBACK) || !is_unix_stream(sk))
 		return 0;
 	peer = BPF_CORE_READ((struct unix_sock *)sk, peer);
-	if (peer && BPF_CORE_READ(peer, sk_socket))
+	if (peer && BPF_CORE_READ(peer, sk_socket) && (!u || u->c.ends.role != RT_CLIENT))
 		return 0;
 	close_unix((__u64)peer);
 	return close_unix(socket);

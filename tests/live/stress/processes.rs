@@ -151,7 +151,7 @@ fn left_over(pid: u32) -> anyhow::Result<(usize, usize, usize)> {
     let calls = keys::<u64, [u64; 6]>(pid, "tls_calls")?;
     #[expect(clippy::cast_possible_truncation, reason = "the lower half is the thread")]
     let threads = calls.into_iter().filter(|thread| is_gone(*thread as u32)).count();
-    let connections = keys::<u64, [u64; 14]>(pid, "connections")?.len();
+    let connections = keys::<u64, [u64; 15]>(pid, "connections")?.len();
     Ok((activity.into_iter().filter(|process| is_gone(*process)).count(), threads, connections))
 }
 
