@@ -85,9 +85,9 @@ fn added_ns(kernel: &mut Kernel, function: extern "C" fn()) -> Result<u64, Strin
     // In this order: see `Points::programs`.
     let mut probes = kernel.attach_probes(RETURN, Path::new(SELF), &[offset], 0)?;
     probes.extend(kernel.attach_probes(HANDSHAKE, Path::new(SELF), &[offset], 0)?);
-    let probed = time(function);
+    let stopped = time(function);
     close(probes);
-    let added = probed.saturating_sub(bare) / CALLS;
+    let added = stopped.saturating_sub(bare) / CALLS;
     Ok(u64::try_from(added.as_nanos()).unwrap_or(u64::MAX))
 }
 
