@@ -151,11 +151,11 @@ impl Connection {
         self.layers[0].as_ref().and_then(|streams| streams.hello())
     }
 
-    /// Whether both ends have agreed on TLS, and no probe has seen a byte of clear text.
+    /// Whether both ends have agreed on TLS, and no probe has seen a byte of clear text, though it was to be looked at.
     pub(crate) fn is_unreadable(&self) -> bool {
         let excluded = self.process.as_ref().map_or(0, |process| process.excluded);
         let agreed = self.tls().is_some_and(|hello| hello.version.is_some());
-        agreed && self.layers[1].is_none() && excluded & exclude::TLS == 0
+        agreed && self.layers[1].is_none() && !self.left_out && excluded & exclude::TLS == 0
     }
 
     /// Whether the other end is a name server.

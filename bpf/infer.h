@@ -180,7 +180,8 @@ static __always_inline void infer_by_sent(struct sock *sk, struct connection *c,
 	if (!o || (o->conn && !o->inferred))
 		return;
 	record = written ? whole_record(buffer, len) : 0;
-	if (first && !written)
+	/* A server has received before it sends: then both hints say the same. */
+	if (first && !written && (o->conn != c->id || c->ssl != ssl))
 		suppose(o, ssl, sk, c, BY_SENT, &a->relayed);
 	else if (record && o->conn == c->id && fits_record(record, written))
 		o->verified = 1;

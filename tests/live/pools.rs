@@ -1,12 +1,14 @@
 //! Whose socket is it? Programs that move ciphertext themselves, with a hundred connections on one pool of threads.
 
+use std::process::Command;
+
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
 use crate::{
     agent::{Agent, config},
     need_root,
-    programs::{client, nginx},
+    programs::{Server, certificate, client, free_port, nginx, program, serve},
     truth::{files, sources},
 };
 
@@ -15,12 +17,16 @@ const CONNECTIONS: usize = 100;
 const REQUESTS: usize = 3;
 const ALL: usize = CONNECTIONS * REQUESTS;
 
-/// Every request names the local port of its connection. An address that was told must be that one; none is no error,
-/// and at least `known` must have one.
+/// The clients' side, against an ordinary server.
 fn check(mode: &str, known: usize) -> anyhow::Result<()> {
     need_root!();
-    let server = nginx(true, false)?;
-    let agent = Agent::start(&config("egress-internal", ""))?;
+    check_side("egress-internal", &nginx(true, false)?, mode, known)
+}
+
+/// Every request names the local port of its client's connection. An address that was told must be that one; none is no
+/// error, and at least `known` must have one.
+fn check_side(direction: &str, server: &Server, mode: &str, known: usize) -> anyhow::Result<()> {
+    let agent = Agent::start(&config(direction, ""))?;
     client("client_pool.py", &[&server.port.to_string(), mode, &CONNECTIONS.to_string(), "1000", "20000"])?;
     let finished = agent.stop()?;
     finished.check()?;
@@ -66,6 +72,17 @@ fn a_pool_whose_threads_receive_for_one_another() -> anyhow::Result<()> {
 #[test]
 fn one_thread_that_receives_for_all_and_then_decrypts_in_another_order() -> anyhow::Result<()> {
     check("batch", ALL)
+}
+
+/// A server receives before it sends, on one thread for all.
+#[test]
+fn a_server_that_moves_ciphertext_itself() -> anyhow::Result<()> {
+    need_root!();
+    let (folder, port) = (tempfile::tempdir()?, free_port()?);
+    let (cert, key) = certificate(folder.path())?;
+    let mut command = Command::new("node");
+    command.arg(program("server_node.js")).arg(port.to_string()).args([cert, key]);
+    check_side("ingress", &serve(command, port, Some(folder))?, "coupled", ALL)
 }
 
 /// Nothing is left to tell the sockets by: none may be told.
