@@ -40,6 +40,8 @@ pub enum Verdict {
     Dark,
     /// Some of its TLS is read, and some is not.
     Partly,
+    /// Its probes cost it too much: one of its connections in eight is captured, or none.
+    Governed,
     /// Its TLS is read.
     Seen,
     /// Its TLS library has probes; nothing has passed that could be read.
@@ -59,6 +61,7 @@ impl Verdict {
         match self {
             Self::Dark => "dark",
             Self::Partly => "partly",
+            Self::Governed => "governed",
             Self::Seen => "seen",
             Self::Ready => "ready",
             Self::Plain => "plain",
@@ -171,14 +174,17 @@ impl Coverage {
         let process = self.processes.get(tgid)?;
         let stacks = self.stacks(tgid, wall);
         let level = self.processes.governed().level(tgid);
-        let (verdict, mut why) = judge(&moved, &stacks, unread.contains(&process.exe), process.excluded);
+        let (mut verdict, mut why) = judge(&moved, &stacks, unread.contains(&process.exe), process.excluded);
+        if level > Level::Headers && verdict > Verdict::Governed {
+            verdict = Verdict::Governed;
+        }
         if level != Level::Full {
             why = format!("its probes cost it too much: captured at level {}; {why}", level.as_str());
         }
         Some(Row {
             pid: tgid,
             exe: process.exe.clone(),
-            details: process.details.clone(),
+            details: process.details.iter().filter(|(name, _)| is_shown(name)).cloned().collect(),
             stacks,
             tls_bytes: moved.tls_bytes,
             clear_bytes: moved.clear_bytes,
@@ -199,6 +205,11 @@ impl Coverage {
         let found = ids.iter().filter_map(|id| all.files.get(id));
         found.flat_map(|found| stacks_of(found, started, wall)).collect()
     }
+}
+
+/// Whether anybody who asks may know a detail: what environments and arguments hold only their owners may read.
+fn is_shown(detail: &str) -> bool {
+    !detail.starts_with("process.env.") && detail != "process.args"
 }
 
 impl Machine for Coverage {

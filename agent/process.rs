@@ -235,9 +235,9 @@ impl Stat {
     }
 
     fn ticks(&self, field: usize) -> Option<Duration> {
-        const TICK: Duration = Duration::from_millis(10);
-        let ticks: u32 = self.0.split_whitespace().nth(field)?.parse().ok()?;
-        Some(TICK * ticks)
+        const TICK_MS: u64 = 10;
+        let ticks: u64 = self.0.split_whitespace().nth(field)?.parse().ok()?;
+        Some(Duration::from_millis(ticks.saturating_mul(TICK_MS)))
     }
 }
 
@@ -309,6 +309,13 @@ mod tests {
         assert_eq!(own.exe, std::env::current_exe().expect("it has a path").to_string_lossy());
         assert!(own.uid.is_some());
         assert_eq!(table.get(u32::MAX), None);
+    }
+
+    #[test]
+    fn old_processes_have_used_much() {
+        let stat = Stat(format!(" S 1{} {} 7", " 0".repeat(9), u64::from(u32::MAX) + 1));
+        assert_eq!(stat.ticks(USER_TIME), Some(Duration::from_millis((u64::from(u32::MAX) + 1) * 10)));
+        assert_eq!(Stat(String::new()).ticks(USER_TIME), None);
     }
 
     #[test]

@@ -228,6 +228,7 @@ impl Ledger {
             ("socket calls of 32-bit programs, not captured", k.compat_calls),
             ("process events lost", k.control_lost),
             ("ends of connections lost, ring and table full", k.ends_lost),
+            ("connections left out: probes cost their process too much", k.governed_connections),
         ] {
             if n > 0 {
                 let _ = writeln!(text, "  {n} {what}");

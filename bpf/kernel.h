@@ -64,6 +64,7 @@ struct sock {
 	struct sock_common __sk_common;
 	__u16 sk_protocol;
 	__u16 sk_type;
+	__u8 sk_shutdown;
 	struct socket *sk_socket;
 } KERNEL_TYPE;
 struct tcp_sock {
@@ -165,6 +166,7 @@ enum {
 #define PORT_DNS 53
 #define PORT_HTTPS 443
 #define SOCK_STREAM 1
+#define RCV_SHUTDOWN 1
 #define S_IFMT 0170000
 #define S_IFSOCK 0140000
 #define PROT_EXEC 4

@@ -93,7 +93,7 @@ static __always_inline void emit_plaintext(struct tls_call *call, __u64 len, __u
 		c->tls_offset[direction] = o->offset[direction];
 		c->protocol = PROTOCOL_TLS;
 	}
-	if (o->ignored)
+	if (o->ignored || (!c && is_excluded(bpf_get_current_pid_tgid() >> 32, RT_X_OFF)))
 		return;
 	flags = (o->conn && !o->doubted ? 0 : RT_F_UNATTRIBUTED) | (o->inferred ? RT_F_INFERRED : 0) |
 		(o->verified ? RT_F_VERIFIED : 0) | (o->late ? RT_F_LATE : 0);

@@ -197,7 +197,8 @@ __noinline int end_unix(__u64 socket)
 	struct unix_connection *u = bpf_map_lookup_elem(&unix_sockets, &socket);
 	struct sock *sk = (void *)socket, *peer;
 
-	if (!sk || !(wanted & RT_W_LOOPBACK) || !is_unix_stream(sk))
+	/* To read nothing, where nothing was asked for, is no end. */
+	if (!sk || !(wanted & RT_W_LOOPBACK) || !is_unix_stream(sk) || !(BPF_CORE_READ(sk, sk_shutdown) & RCV_SHUTDOWN))
 		return 0;
 	peer = BPF_CORE_READ((struct unix_sock *)sk, peer);
 	if (peer && BPF_CORE_READ(peer, sk_socket) && (!u || u->c.ends.role != RT_CLIENT))

@@ -1,22 +1,24 @@
 //! What an ELF file says of its functions, and what their code says.
 
-use std::{collections::HashMap, fs::File};
+use std::collections::HashMap;
 
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
 use memchr::memchr;
 use object::{
     Architecture, Object, ObjectSection as _, ObjectSegment as _,
     read::{
-        ReadCache, ReadRef as _,
+        ReadRef as _,
         elf::{ElfFile, FileHeader, Sym as _},
     },
 };
+
+use super::bounded::Bounded;
 
 /// Bytes of a function that are searched for its calls.
 const SEARCHED: u64 = 512;
 
 /// An ELF file of which as much is read as is asked for: a process may be waiting to use it.
-pub type Elf<'a> = object::File<'a, &'a ReadCache<File>>;
+pub type Elf<'a> = object::File<'a, &'a Bounded>;
 
 /// Addresses of those of the functions that the file defines.
 pub fn symbols(elf: &Elf<'_>, wanted: impl Fn(&str) -> bool) -> HashMap<String, u64> {
@@ -29,7 +31,7 @@ pub fn symbols(elf: &Elf<'_>, wanted: impl Fn(&str) -> bool) -> HashMap<String, 
 
 /// Names are looked up in the table of names as a whole: to read each by itself takes two system calls.
 fn defined<'a, H: FileHeader>(
-    elf: &ElfFile<'a, H, &'a ReadCache<File>>,
+    elf: &ElfFile<'a, H, &'a Bounded>,
     wanted: impl Fn(&str) -> bool,
 ) -> HashMap<String, u64> {
     let (endian, mut found) = (elf.endian(), HashMap::new());
@@ -81,7 +83,7 @@ pub fn entry(elf: &Elf<'_>, address: u64) -> u64 {
     let first = Decoder::with_ip(64, code, address, DecoderOptions::NONE).decode();
     let mark = if first.mnemonic() == Mnemonic::Endbr64 { first.len() } else { 0 };
     let padding = code.iter().skip(mark).take_while(|byte| **byte == PADDING).count();
-    address + (mark + padding) as u64
+    address.saturating_add((mark + padding) as u64)
 }
 
 /// Whether the kernel emulates the first instruction instead of single-stepping it.
@@ -109,7 +111,7 @@ fn calls(elf: &Elf<'_>, address: u64) -> Vec<u64> {
         let target = instruction.near_branch_target();
         match instruction.flow_control() {
             FlowControl::ConditionalBranch => furthest = furthest.max(target),
-            FlowControl::UnconditionalBranch if (address..address + SEARCHED).contains(&target) => {
+            FlowControl::UnconditionalBranch if (address..address.saturating_add(SEARCHED)).contains(&target) => {
                 furthest = furthest.max(target);
             }
             FlowControl::Call | FlowControl::UnconditionalBranch => targets.push(target),

@@ -114,7 +114,7 @@ impl Files {
         let shown = fs::read_link(&held).unwrap_or_else(|_| path.to_owned());
         let mut found = Found { path: shown, libraries: Vec::new(), fault: None, since_ns: 0 };
         let mut links = Vec::new();
-        match tls::points(&held, &self.signatures) {
+        match look(&held, &self.signatures) {
             // Each library of the file, also if one could not be attached.
             Ok(all) => {
                 for points in all {
@@ -214,7 +214,11 @@ impl Files {
 
     /// Takes the probes out of files that nobody has used for a while; returns the numbers of all that were forgotten.
     pub fn forget_unused(&mut self, used: &HashSet<FileId>) -> Vec<u64> {
-        self.aside.retain(|id| used.contains(id));
+        let mut all = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        for id in self.aside.extract_if(|id| !used.contains(id)) {
+            all.files.remove(&id);
+        }
+        drop(all);
         let crowded = self.known.len() > KEPT_IN_MIND;
         let mut gone: Vec<FileId> = Vec::new();
         for (id, known) in &mut self.known {
@@ -244,6 +248,12 @@ impl Files {
     pub fn detach(self) {
         close(self.known.into_values().flat_map(|known| known.links).collect());
     }
+}
+
+/// Whatever is wrong with a file must cost that file alone: anybody can run one.
+fn look(path: &Path, signatures: &Signatures) -> Result<Vec<tls::Points>, String> {
+    let looked = std::panic::catch_unwind(|| tls::points(path, signatures));
+    looked.unwrap_or_else(|_| Err("to look into it has crashed; please report it".to_owned()))
 }
 
 /// How the reader says that a file is something else.

@@ -56,7 +56,8 @@ pub fn points(elf: &Elf<'_>) -> Result<Option<Points>, String> {
     for (name, program) in FUNCTIONS {
         let at = if name == FUNCTIONS[0].0 { Some(first) } else { find_name(bytes, name) };
         let range = at.and_then(|at| table.function(at)).ok_or_else(|| format!("{name} is not in its table"))?;
-        let (address, len) = (start + range.start, range.end - range.start);
+        let len = range.end - range.start;
+        let address = start.checked_add(range.start).ok_or_else(|| format!("{name} lies beyond all addresses"))?;
         let code =
             elf::code(elf, address, len.min(CODE_MAX)).ok_or_else(|| format!("{name} lies outside of its code"))?;
         let returns = returns(code, address).ok_or_else(|| format!("{name} does not begin as Go's functions do"))?;

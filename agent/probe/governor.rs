@@ -203,11 +203,14 @@ impl Governor {
         known.activity = activity;
         // Not asked for at the last look.
         let own = used.checked_sub(before)?;
-        let cost = Duration::from_nanos(costs.of(&done, machine.stop(tgid, activity.libraries))).as_secs_f64();
+        let of = |stop| Duration::from_nanos(costs.of(&done, stop)).as_secs_f64();
+        // How it is stopped takes a while to find out, and is of no interest if even the dearest way is cheap.
+        let (dearest, negligible) = (of(Stop::SteppedTwice), NEGLIGIBLE * CHEAP * passed.as_secs_f64());
+        let cost = if dearest < negligible { dearest } else { of(machine.stop(tgid, activity.libraries)) };
         let share = cost / own.max(Duration::from_millis(10)).as_secs_f64();
         let is_dear = share > budget && cost > NEGLIGIBLE * passed.as_secs_f64();
         let from = known.level;
-        known.judge(now, is_dear, share < budget * CHEAP || cost < NEGLIGIBLE * CHEAP * passed.as_secs_f64());
+        known.judge(now, is_dear, share < budget * CHEAP || cost < negligible);
         (known.level != from).then_some(Step { tgid, from, to: known.level, share })
     }
 }

@@ -1,5 +1,6 @@
 //! What to attach where: the programs in the kernel, and the probes in TLS libraries.
 
+mod bounded;
 pub mod cost;
 mod elf;
 pub mod files;

@@ -343,14 +343,25 @@ fn is_refusal(reason: &str) -> bool {
 /// Files that a process has mapped for execution, by a path that is valid here.
 pub(crate) fn mapped_paths(tgid: u32) -> Vec<PathBuf> {
     let maps = fs::read_to_string(format!("/proc/{tgid}/maps")).unwrap_or_default();
-    let mut paths: Vec<PathBuf> = maps
-        .lines()
-        .filter_map(|line| {
-            let path = &line[line.find('/')?..];
-            let executable = line.split(' ').nth(1)?.as_bytes().get(2) == Some(&b'x');
-            (executable && !path.ends_with(" (deleted)")).then(|| PathBuf::from(format!("/proc/{tgid}/root{path}")))
-        })
-        .collect();
+    let mut paths: Vec<PathBuf> = maps.lines().filter_map(|line| mapped_path(tgid, line)).collect();
     paths.dedup();
     paths
+}
+
+/// The file of a line of a process's maps. In a container it stands there as the container sees it; of a process that has
+/// only changed its root, as we do.
+fn mapped_path(tgid: u32, line: &str) -> Option<PathBuf> {
+    let path = &line[line.find('/')?..];
+    let mut words = line.split_ascii_whitespace();
+    let executable = words.nth(1)?.as_bytes().get(2) == Some(&b'x');
+    if !executable || path.ends_with(" (deleted)") {
+        return None;
+    }
+    let inside = PathBuf::from(format!("/proc/{tgid}/root{path}"));
+    if fs::symlink_metadata(&inside).is_ok() {
+        return Some(inside);
+    }
+    let inode: u64 = words.nth(2)?.parse().ok()?;
+    let here = fs::metadata(path).is_ok_and(|file| file.ino() == inode);
+    Some(if here { PathBuf::from(path) } else { inside })
 }

@@ -136,7 +136,7 @@ fn versions(elf: &Elf<'_>) -> BTreeSet<String> {
         digits.map(|byte| char::from(*byte)).collect::<String>()
     };
     let of = |data: &[u8]| memmem::find_iter(data, PATH).map(|at| number(&data[at + PATH.len()..])).collect::<Vec<_>>();
-    texts.filter_map(|section| section.data().ok()).flat_map(of).collect()
+    texts.filter_map(|section| section.data().ok()).flat_map(of).filter(|version| !version.is_empty()).collect()
 }
 
 fn add(elf: &Elf<'_>, found: &mut Points, function: &Function, address: u64) -> Result<(), String> {
@@ -176,7 +176,7 @@ impl Facts {
     fn of(code: &[u8], address: u64) -> Option<Self> {
         let mut decoder = Decoder::with_ip(64, code, address, DecoderOptions::NONE);
         let (mut instruction, mut info) = (Instruction::default(), InstructionInfoFactory::new());
-        let (mut facts, inside) = (Self::default(), address..address + code.len() as u64);
+        let (mut facts, inside) = (Self::default(), address..address.saturating_add(code.len() as u64));
         // Registers that hold the arguments.
         let mut holders = [vec![Register::RDI], vec![Register::RSI]];
         while decoder.can_decode() {

@@ -8,9 +8,8 @@
 
 use std::{collections::HashMap, fs::File, path::Path};
 
-use object::read::ReadCache;
-
 use super::{
+    bounded::Bounded,
     cost::Stop,
     elf::{self, Elf},
     go,
@@ -44,8 +43,8 @@ pub struct Points {
 /// The file cannot be read or is no ELF file, or is not what it seems to be.
 pub fn points(path: &Path, signatures: &Signatures) -> Result<Vec<Points>, String> {
     let file = File::open(path).map_err(|e| e.to_string())?;
-    let cache = ReadCache::new(file);
-    let elf = Elf::parse(&cache).map_err(|e| e.to_string())?;
+    let file = Bounded::new(file);
+    let elf = Elf::parse(&file).map_err(|e| e.to_string())?;
     let names = libraries::functions();
     let longest = names.iter().map(|name| name.len()).max().unwrap_or(0);
     // Programs have symbols by the hundred thousand, and most of them are long.
@@ -53,18 +52,24 @@ pub fn points(path: &Path, signatures: &Signatures) -> Result<Vec<Points>, Strin
     let has = |library: &&Library| library.needs.iter().all(|name| known.contains_key(*name));
     let libraries = LIBRARIES.iter().filter(has);
     let mut all: Vec<Points> = libraries.map(|library| points_of(&elf, library, "symbols", &known)).collect();
-    if let Some(entry) = signatures.of(&elf)
-        && all.iter().all(|points| points.library != entry.library().name)
-    {
-        all.push(points_of(&elf, entry.library(), "signature", &entry.checked(&elf)?));
+    let entry = signatures.of(&elf).filter(|entry| all.iter().all(|points| points.library != entry.library().name));
+    let signed = entry.map(|entry| Ok(points_of(&elf, entry.library(), "signature", &entry.checked(&elf)?)));
+    let mut faults = Vec::new();
+    for found in [signed.transpose(), go::points(&elf), rustls::points(&elf, &known)] {
+        match found {
+            Ok(found) => all.extend(found),
+            Err(fault) => faults.push(fault),
+        }
     }
-    all.extend(go::points(&elf)?);
-    match rustls::points(&elf, &known) {
-        Ok(found) => all.extend(found),
-        // What else it has is read all the same.
-        Err(reason) if all.is_empty() => return Err(reason),
-        Err(reason) => tracing::debug!(path = %path.display(), reason, "no probes for one of its libraries"),
+    if faults.is_empty() {
+        return Ok(all);
     }
+    let faults = faults.join("; ");
+    if all.is_empty() {
+        return Err(faults);
+    }
+    // What else it has is read all the same.
+    tracing::warn!(path = %path.display(), faults, "no probes for one of its libraries");
     Ok(all)
 }
 

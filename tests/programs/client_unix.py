@@ -29,6 +29,8 @@ connection = Connection("localhost")
 for number, (method, target, body) in enumerate(requests(posts)):
     chatter()
     connection.request(method, target, body or None, {"X-Run": run, "X-Number": str(number)})
+    # Nothing is asked for, and nothing comes: that is no end.
+    assert connection.sock.recv(0) == b""
     response = connection.getresponse()
     truth(number, method, target, response.status, body, response.read())
 connection.close()
