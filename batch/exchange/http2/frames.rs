@@ -153,12 +153,20 @@ impl Http2 {
         }
         self.make_room(out);
         let announced = announced(&fields);
+        let (now, refused) = (self.now, !self.streams.contains_key(&id) && self.reset.contains(&id));
         let stream = self.streams.entry(id).or_default();
-        stream.request(fields, self.now);
+        stream.request(fields, now);
+        if refused {
+            // Before its record came.
+            stream.reset(now, false);
+        }
         if self.limits.is_large(announced) {
             stream.pending.ask(Part::Request, out);
         }
         self.recount(id);
+        if refused {
+            self.end_if_done(id, out);
+        }
     }
 
     fn response(&mut self, id: u32, fields: Fields, end: bool, out: &mut dyn Observer) {
@@ -243,7 +251,8 @@ impl Http2 {
         }
         self.reset.push_back(id);
         let Some(stream) = self.streams.get_mut(&id) else { return };
-        stream.reset(self.now);
+        // A server that has answered resets what it does not want to read; the request's record can be later than that.
+        stream.reset(self.now, !self.missed[0] && id % 2 == 1);
         self.end_if_done(id, out);
     }
 

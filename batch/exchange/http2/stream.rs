@@ -218,12 +218,13 @@ impl Stream {
         }
     }
 
-    /// One end has given the exchange up.
-    pub(super) fn reset(&mut self, now: Moment) {
+    /// One end has given the exchange up. `comes`: a request that was not seen yet is on its way, and ends by itself.
+    pub(super) fn reset(&mut self, now: Moment, comes: bool) {
         let Pending { exchange, request_done, response_done, .. } = &mut self.pending;
         exchange.closed_early |= !*response_done;
         exchange.times.end = exchange.times.end.max(now.time);
-        (*request_done, *response_done) = (true, true);
+        *response_done = true;
+        *request_done |= self.requested || !comes;
     }
 
     /// The exchange; `None` if neither head was seen.

@@ -260,6 +260,24 @@ fn late_joins_never_guess() {
     assert!(joined > 50, "{joined}");
 }
 
+/// Another thread of the client was faster: what the server has answered, and reset since it wants no more of the request,
+/// is there before the request.
+#[test]
+fn a_reset_behind_an_early_answer_waits_for_the_request() {
+    let reset = frame(3, 0, 1, &[0, 0, 0, 0]);
+    let answer = [headers(1, flag::END_STREAM, OK), reset.clone()].concat();
+    let mut run = Run::fresh();
+    run.feed(&[(Received, &answer), (Sent, &headers(1, 0, &get("/a"))), (Sent, &data(1, flag::END_STREAM, b"body"))]);
+    let [exchange] = run.out.as_slice() else { panic!("{:?}", run.out) };
+    assert_eq!((exchange.request.target.as_str(), exchange.response.as_ref().map(|r| r.status)), ("/a", Some(200)));
+    assert!(exchange.damage.is_empty() && !exchange.closed_early && exchange.request.body.bytes == b"body");
+    // Without an answer it was refused.
+    let mut run = Run::fresh();
+    run.feed(&[(Received, &reset), (Sent, &headers(1, flag::END_STREAM, &get("/b")))]);
+    let [exchange] = run.out.as_slice() else { panic!("{:?}", run.out) };
+    assert!(exchange.response.is_none() && exchange.closed_early && exchange.damage.is_empty());
+}
+
 #[test]
 fn resets_and_goaways_end_streams() {
     let mut run = Run::fresh();
