@@ -196,6 +196,17 @@ struct {
 	__type(value, struct tls_call);
 } tls_calls SEC(".maps");
 
+/*
+ * The call that a thread makes inside of the one above: of a program that answers what it has just read from within the
+ * library's own callback (Node). Least recently used ones go.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, __u64);
+	__type(value, struct tls_call);
+} inner_calls SEC(".maps");
+
 /* By goroutine of a process: the call that it is in. Goroutines end unseen; least recently used ones go. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

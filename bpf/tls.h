@@ -15,11 +15,14 @@ static __always_inline int begin_call(struct tls_call *call, int exact)
 	struct tls_call *open = bpf_map_lookup_elem(&tls_calls, &thread);
 
 	/*
-	 * A call inside a call (TLS in TLS) carries the outer one's ciphertext. A call whose frame is not below the
-	 * open one's means that the open one never returned.
+	 * A call inside a call (TLS in TLS) carries the outer one's ciphertext, unless it writes to the object that the
+	 * outer one reads from. A call whose frame is not below the open one's means that the open one never returned.
 	 */
-	if (open && call->stack < open->stack)
+	if (open && call->stack < open->stack) {
+		if (call->payload && call->ssl == open->ssl && call->direction == RT_SENT && open->direction == RT_RECEIVED)
+			bpf_map_update_elem(&inner_calls, &thread, call, BPF_ANY);
 		return 0;
+	}
 	if (exact)
 		bpf_map_delete_elem(&last_received, &thread);
 	else
@@ -204,19 +207,27 @@ int handle_nspr_write(struct call_regs *regs)
 SEC("uretprobe")
 int handle_return(struct call_regs *regs)
 {
-	struct tls_call *call = open_call();
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct tls_call *open = open_call(), *call = open;
 	int result = (int)CALL_RESULT(regs);
 	struct rt_activity *a;
 	__u64 len = result, stack;
+	int inner = 0;
 
-	if (bpf_get_current_pid_tgid() >> 32 == self_tgid)
+	if (thread >> 32 == self_tgid)
 		return 0;
-	a = activity_of(bpf_get_current_pid_tgid() >> 32);
+	a = activity_of(thread >> 32);
 	if (a)
 		__sync_fetch_and_add(&a->calls, 1);
-	/* A call inside the open one returns below its frame. */
-	if (!call || CALL_STACK(regs) < call->stack + RETURN_POPS)
+	if (!open)
 		return 0;
+	/* A call inside the open one returns below its frame. */
+	if (CALL_STACK(regs) < open->stack + RETURN_POPS) {
+		call = bpf_map_lookup_elem(&inner_calls, &thread);
+		if (!call || !call->stack || CALL_STACK(regs) != call->stack + RETURN_POPS)
+			return 0;
+		inner = 1;
+	}
 	stack = call->stack;
 	call->stack = 0;
 	/* Above its frame: the open one was left without a return. */
@@ -230,6 +241,9 @@ int handle_return(struct call_regs *regs)
 	}
 	if (len)
 		emit_plaintext(call, len, 0);
+	/* What is sent next holds this too. */
+	if (inner)
+		open->written += len;
 	return 0;
 }
 
