@@ -77,7 +77,7 @@ impl AxiomStore {
     ///
     /// The interface refuses the request, or cannot be reached.
     pub async fn events(&self, batch: &RecordBatch) -> Result<u64, SinkError> {
-        let failed = |reason: String| SinkError::Delivery { store: "axiom", reason };
+        let failed = |reason: String| SinkError::unavailable("axiom", reason);
         let events: Vec<Event<'_>> = (0..batch.num_rows()).map(|row| event(batch, row)).collect();
         let body = serde_json::to_vec(&events).map_err(|error| failed(error.to_string()))?;
         let request = Request::builder()

@@ -480,7 +480,7 @@ impl ObjectsStore {
 
     async fn put(&self, batch: &RecordBatch, row: usize) -> Result<String, SinkError> {
         let objects = Objects::of(batch)
-            .ok_or(SinkError::Delivery { store: "objects", reason: "the batch has another schema".into() })?;
+            .ok_or(SinkError::Refused { store: "objects", reason: "the batch has another schema".into() })?;
         let digest = objects.digest.value(row);
         match self {
             Self::S3(s3) => s3.put(digest, objects.content_type.value(row), bytes_of(&objects, row)).await,

@@ -10,6 +10,8 @@ pub mod s3;
 pub mod stdout;
 pub mod template;
 
+use std::time::Duration;
+
 /// What happens when a queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Patience {
@@ -30,13 +32,23 @@ pub enum SinkError {
         /// Why not.
         reason: String,
     },
-    /// Refused or unreachable.
+    /// It is there and does not want this: to send the same again changes nothing.
     #[error("{store}: {reason}")]
-    Delivery {
+    Refused {
         /// Which.
         store: &'static str,
         /// Its words.
         reason: String,
+    },
+    /// Unreachable or overloaded: what was to be sent can be sent later.
+    #[error("{store}: {reason}")]
+    Unavailable {
+        /// Which.
+        store: &'static str,
+        /// Its words.
+        reason: String,
+        /// How long it wants to be left alone, if it said so.
+        after: Option<Duration>,
     },
     /// The disk failed.
     #[error("disk store: {0}")]
@@ -44,6 +56,14 @@ pub enum SinkError {
     /// The writer of standard output is gone.
     #[error("standard output is closed")]
     Console,
+}
+
+impl SinkError {
+    /// Unreachable or overloaded, without a word of when that ends.
+    #[must_use]
+    pub fn unavailable(store: &'static str, reason: String) -> Self {
+        Self::Unavailable { store, reason, after: None }
+    }
 }
 
 /// An error with its causes in one line.

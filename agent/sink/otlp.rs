@@ -118,14 +118,13 @@ impl Otlp {
         let scoped: Vec<_> = records.iter().map(|record| (record, &self.scope)).collect();
         let batch = LogBatch::new(&scoped);
         match &self.exporter {
-            Exporter::Network(exporter) => exporter
-                .export(batch)
-                .await
-                .map_err(|error| SinkError::Delivery { store: "otel", reason: explain(&error) }),
+            Exporter::Network(exporter) => {
+                exporter.export(batch).await.map_err(|error| SinkError::unavailable("otel", explain(&error)))
+            }
             Exporter::Stdout(console) => {
                 let resource_logs = group_logs_by_resource_and_scope(&batch, &self.resource);
                 let line = serde_json::to_string(&ExportLogsServiceRequest { resource_logs })
-                    .map_err(|error| SinkError::Delivery { store: "otel", reason: explain(&error) })?;
+                    .map_err(|error| SinkError::unavailable("otel", explain(&error)))?;
                 console.line(line)
             }
         }

@@ -58,7 +58,7 @@ impl S3Store {
         put.body(ByteStream::from(data))
             .send()
             .await
-            .map_err(|error| SinkError::Delivery { store: "s3", reason: DisplayErrorContext(error).to_string() })?;
+            .map_err(|error| SinkError::unavailable("s3", DisplayErrorContext(error).to_string()))?;
         Ok(self.url(digest))
     }
 

@@ -64,7 +64,7 @@ pub fn go_type(event_type: &str) -> &'static str {
 /// The batch holds no objects, or standard output takes no more.
 pub fn print_objects(console: &Console, batch: &RecordBatch) -> Result<(), SinkError> {
     let objects = Objects::of(batch)
-        .ok_or(SinkError::Delivery { store: "objects", reason: "the batch has another schema".into() })?;
+        .ok_or(SinkError::Refused { store: "objects", reason: "the batch has another schema".into() })?;
     print(console, objects.rows(), |row| ObjectLine {
         level: "info",
         msg: "object store submission",
@@ -81,7 +81,7 @@ fn print<L: Serialize>(console: &Console, rows: usize, line: impl Fn(usize) -> L
             lines.push('\n');
         }
         let line = serde_json::to_string(&line(row))
-            .map_err(|error| SinkError::Delivery { store: "stdout", reason: error.to_string() })?;
+            .map_err(|error| SinkError::Refused { store: "stdout", reason: error.to_string() })?;
         lines.push_str(&line);
     }
     console.line(lines)
