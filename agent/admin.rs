@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use ringtap_batch::{blind::Spot, budget::Memory, ledger::Ledger, ring::abi::Counters};
 use tokio::{net::TcpListener, sync::Semaphore};
 
-use crate::{coverage::Coverage, doctor, live::wall_offset, metrics::Metrics, reload::ActingStacks};
+use crate::{coverage::Coverage, doctor, live::wall_offset, metrics::Metrics, reload::ActingStacks, spool::Spool};
 
 /// Connections that are served at a time.
 const CONNECTIONS_MAX: usize = 32;
@@ -34,6 +34,8 @@ pub struct Told {
     pub metrics: Arc<Metrics>,
     /// What is seen of each process.
     pub coverage: Arc<Coverage>,
+    /// What waits on the disk.
+    pub spool: Option<Arc<Spool>>,
 }
 
 /// Listens. Must be called inside of a runtime.
@@ -144,11 +146,26 @@ impl Told {
         for (name, n) in [("kept", self.memory.kept()), ("budget", self.memory.budget())] {
             let _ = write!(text, "# TYPE ringtap_memory_{name}_bytes gauge\nringtap_memory_{name}_bytes {n}\n");
         }
+        self.spool(&mut text);
         self.probes(&mut text);
         self.governor(&mut text);
         self.blind(&mut text);
         self.rules(&mut text);
         text
+    }
+
+    /// What waits on the disk for its store.
+    fn spool(&self, text: &mut String) {
+        let Some(spool) = &self.spool else { return };
+        let (bytes, bytes_max) = spool.bytes();
+        for (name, n) in [("bytes", bytes), ("max_bytes", bytes_max)] {
+            let _ = write!(text, "# TYPE ringtap_spool_{name} gauge\nringtap_spool_{name} {n}\n");
+        }
+        text.push_str("# TYPE ringtap_spool_rows gauge\n");
+        for waiting in spool.waiting() {
+            let (log, store) = (escaped(&waiting.log), escaped(&waiting.store));
+            let _ = writeln!(text, "ringtap_spool_rows{{log=\"{log}\",store=\"{store}\"}} {}", waiting.rows);
+        }
     }
 
     /// Probes, and how late they came.

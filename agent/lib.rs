@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //!
-//! - The capture thread never waits for a store: queues are bounded, and a full one is a counted loss.
+//! - The capture thread never waits for a store, unless the configuration says `block`: queues are bounded, what a store
+//!   does not take waits on the disk, and what has no room there is a counted loss.
 //! - An event that speaks of an object follows the object.
 //! - Nothing here writes to an observed process's memory, or stands in the way of its traffic.
 #![forbid(unsafe_code)]
@@ -15,6 +16,7 @@ pub mod config;
 pub mod containers;
 pub mod coverage;
 pub mod doctor;
+pub mod files;
 pub mod governed;
 pub mod lines;
 pub mod live;
@@ -27,4 +29,5 @@ pub mod reload;
 pub mod replay;
 pub mod run;
 pub mod sink;
+pub mod spool;
 pub mod stack;

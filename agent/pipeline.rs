@@ -13,7 +13,7 @@ use ringtap_batch::{
 
 use crate::{
     metrics::Metrics,
-    sink::{console::Console, delivery::Outboxes},
+    sink::{console::Console, outbox::Outboxes},
     stack::Stacks,
 };
 

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use ringtap_batch::{ledger::Ledger, shard::Context};
+use ringtap_batch::shard::Context;
 use tokio::{sync::oneshot, task::JoinSet};
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     metrics::Metrics,
     pipeline::Out,
     process::ProcessTable,
-    sink::{Patience, console::Console, delivery::Delivery},
+    sink::delivery::{Delivery, Ground},
     stack::Stacks,
 };
 
@@ -65,10 +65,8 @@ pub struct Reloader {
     pub body: Option<usize>,
     /// What the shards go on with, but for what the configuration decides.
     pub context: Arc<Context>,
-    /// Where lines go.
-    pub console: Console,
-    /// Counts.
-    pub ledger: Arc<Ledger>,
+    /// What outlives configurations.
+    pub ground: Ground,
     /// Of `http_metrics`.
     pub metrics: Arc<Metrics>,
     /// Who is behind connections.
@@ -140,8 +138,7 @@ impl Reloader {
 
     async fn replace(&mut self, config: Config) -> Result<(), String> {
         let memory = self.context.memory.clone();
-        let delivery = Delivery::start(&config.stores, &self.console, &self.ledger, &memory, Patience::None)
-            .map_err(|error| error.to_string())?;
+        let delivery = Delivery::start(&config.stores, &self.ground).map_err(|error| error.to_string())?;
         let mut budgets = config.budgets;
         budgets.body = self.body.unwrap_or(budgets.body);
         let stacks = Arc::new(config.stacks);
@@ -153,7 +150,7 @@ impl Reloader {
             report_connections: delivery.to.events(Some(0)).is_some(),
             processes: self.context.processes.clone(),
             ids: self.context.ids.clone(),
-            ledger: self.ledger.clone(),
+            ledger: self.ground.ledger.clone(),
             memory: memory.clone(),
             hostname: self.context.hostname.clone(),
             tags: self.context.tags.clone(),
@@ -161,7 +158,7 @@ impl Reloader {
         let out = Out {
             stacks: stacks.clone(),
             to: delivery.to.clone(),
-            console: self.console.clone(),
+            console: self.ground.console.clone(),
             metrics: self.metrics.clone(),
         };
         let (taken, is_taken) = oneshot::channel();

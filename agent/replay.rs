@@ -30,9 +30,14 @@ use self::{
 };
 use crate::{
     config::{Config, checked::ProcessRules},
+    files::{Files, uring_allowed},
     pipeline::{Out, Pipeline, Round},
     recording::{RecordedProcesses, Recording, RecordingError},
-    sink::{Patience, console::Console, delivery::Delivery},
+    sink::{
+        Patience,
+        console::Console,
+        delivery::{Delivery, Ground},
+    },
 };
 
 mod capture_file;
@@ -103,10 +108,21 @@ pub fn replay(config: Config, options: &Options) -> anyhow::Result<(Summary, Opt
         Console::start(Patience::UntilRoom).context("cannot start the writer of standard output")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let memory = Arc::new(Memory::new(options.budgets.agent));
+    // Whoever replays has what waits in the file.
+    let ground = Ground {
+        console: console.clone(),
+        ledger: ledger.clone(),
+        memory: memory.clone(),
+        patience: Patience::UntilRoom,
+        files: Files::start(uring_allowed()).context("cannot start the writer of files")?,
+        spool: None,
+    };
     let delivery = {
         let _inside = runtime.enter();
-        Delivery::start(&config.stores, &console, &ledger, &memory, Patience::UntilRoom)?
+        Delivery::start(&config.stores, &ground)?
     };
+    // Whoever holds standard output keeps its writer alive.
+    drop(ground);
     let stacks = Arc::new(config.stacks);
     let context = Arc::new(Context {
         names: Arc::default(),

@@ -23,6 +23,7 @@ use crate::{
     config::{Config, checked::ProcessRules},
     containers::{self, Runtimes},
     coverage::Coverage,
+    files::{Files, uring_allowed},
     live::{self, Asked, Live, Target, boot_ns},
     metrics::Metrics,
     pipeline::{Out, Pipeline},
@@ -33,7 +34,12 @@ use crate::{
     process::ProcessTable,
     recording::{Recorder, Redactor},
     reload::{Reloader, Slot},
-    sink::{Patience, console::Console, delivery::Delivery},
+    sink::{
+        Patience,
+        console::Console,
+        delivery::{Delivery, Ground},
+    },
+    spool::Spool,
 };
 
 /// How often memory that is free goes back to the system.
@@ -96,10 +102,13 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<Report> {
         .build()
         .context("cannot start the runtime of the stores")?;
     let memory = Arc::new(Memory::new(options.budgets.agent));
+    let ground = ground(&config, options, console.clone(), &ledger, &memory)?;
     let delivery = {
         let _inside = runtime.enter();
-        Delivery::start(&config.stores, &console, &ledger, &memory, Patience::None)?
+        Delivery::start(&config.stores, &ground)?
     };
+    tell_orphans(ground.spool.as_deref());
+    let spool = ground.spool.clone();
     let (signals, mut hangup) = runtime.block_on(async { listen() }).context("cannot listen for signals")?;
     let processes = Arc::new(ProcessTable::new(config.processes));
     processes.governed().set_budget(config.probes);
@@ -127,8 +136,7 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<Report> {
         data_dir: options.data_dir.clone(),
         body: options.body,
         context: context.clone(),
-        console,
-        ledger: ledger.clone(),
+        ground,
         metrics: metrics.clone(),
         processes: processes.clone(),
         slot: Slot::default(),
@@ -145,6 +153,7 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<Report> {
         memory,
         stacks: reloader.stacks.clone(),
         metrics,
+        spool,
     };
     let slot = reloader.slot.clone();
     let asked =
@@ -165,6 +174,8 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<Report> {
     });
     let stopped = Instant::now();
     runtime.spawn(stop_at_once());
+    // Else the capture could wait for a store for ever.
+    reloader.delivery.to.hurry();
     let counters = live.stop()?;
     let left = SHUTDOWN.saturating_sub(stopped.elapsed() + RESERVE);
     drop(context);
@@ -175,6 +186,35 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<Report> {
         tracing::warn!("standard output is not read; lines that wait are lost");
     }
     Ok(Report { table: ledger.table(&counters), balanced: ledger.balance(&counters).is_ok() })
+}
+
+/// What outlives configurations. A spool that cannot be used is a warning: the capture is worth more.
+fn ground(
+    config: &Config,
+    options: &Options,
+    console: Console,
+    ledger: &Arc<Ledger>,
+    memory: &Arc<Memory>,
+) -> anyhow::Result<Ground> {
+    let files = Files::start(uring_allowed()).context("cannot start the writer of files")?;
+    let open = |spool| Spool::open(spool, &options.data_dir, files.clone(), ledger);
+    let spool = config.stores.spool.as_ref().and_then(|spool| {
+        open(spool).inspect_err(|error| tracing::warn!("{error}; what stores do not take waits in memory alone")).ok()
+    });
+    Ok(Ground {
+        console,
+        ledger: ledger.clone(),
+        memory: memory.clone(),
+        patience: Patience::None,
+        files,
+        spool: spool.map(Arc::new),
+    })
+}
+
+fn tell_orphans(spool: Option<&Spool>) {
+    for (log, store) in spool.map(Spool::orphans).unwrap_or_default() {
+        tracing::warn!(log, "the spool holds things for `{store}`, which the configuration does not have any more");
+    }
 }
 
 /// Records until a signal, into a file that `ringtap replay` reads.

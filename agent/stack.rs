@@ -17,7 +17,7 @@ use ringtap_batch::{
     usage,
 };
 
-use crate::{config::checked::Route, lines::AccessLog, metrics::Metrics, sink::delivery::Outboxes};
+use crate::{config::checked::Route, lines::AccessLog, metrics::Metrics, sink::outbox::Outboxes};
 
 /// Label of a pod that chooses the stack of its processes.
 const STACK_LABEL: &str = "pod.labels.tap.qpoint.io/stack";

@@ -1,7 +1,8 @@
 //! The ledger: what was seen, what was delivered, and what was lost and why.
 //!
 //! Every count moves once and is never taken back, so that at rest `seen = delivered + Σ lost[cause]` holds for
-//! exchanges, events and objects. Bytes and records are counted by the programs in the kernel and by the rings'
+//! exchanges, events and objects; of the last two what came from the disk spool is added on the left, and what went there
+//! on the right. Bytes and records are counted by the programs in the kernel and by the rings'
 //! readers; [`Ledger::balance`] checks both.
 
 use std::{
@@ -97,6 +98,18 @@ ledger! {
     events_queue_full,
     /// Events still waiting when the agent stopped.
     events_shutdown,
+    /// Events that went to the disk spool.
+    events_spooled,
+    /// Events that came back from it, also those that agents before had left there, and those that were lost in it.
+    events_unspooled,
+    /// Events that the full spool dropped for newer ones.
+    events_dropped,
+    /// Events that waited longer in the spool than they may.
+    events_expired,
+    /// Events whose bytes in the spool are damaged.
+    events_corrupt,
+    /// Events that the agent before had in memory when it was killed.
+    events_killed,
     /// Objects that were made.
     objects_seen,
     /// Objects that a store took.
@@ -107,6 +120,18 @@ ledger! {
     objects_queue_full,
     /// Objects still waiting when the agent stopped.
     objects_shutdown,
+    /// Objects that went to the disk spool.
+    objects_spooled,
+    /// Objects that came back from it, also those that agents before had left there, and those that were lost in it.
+    objects_unspooled,
+    /// Objects that the full spool dropped for newer ones.
+    objects_dropped,
+    /// Objects that waited longer in the spool than they may.
+    objects_expired,
+    /// Objects whose bytes in the spool are damaged.
+    objects_corrupt,
+    /// Objects that the agent before had in memory when it was killed.
+    objects_killed,
 }
 
 impl Ledger {
@@ -144,13 +169,39 @@ impl Ledger {
         check("records", k.captured_records, &[self.records_read.get(), self.records_unreadable.get()]);
         check("bytes captured", k.captured_bytes, &[self.bytes_read.get()]);
         check("exchanges", self.exchanges_seen.get(), &[self.exchanges_delivered.get(), self.exchanges_filtered.get()]);
-        let of = |counts: [&Count; 4]| counts.map(Count::get);
-        let events = of([&self.events_delivered, &self.events_failed, &self.events_queue_full, &self.events_shutdown]);
-        check("events", self.events_seen.get(), &events);
-        let objects =
-            of([&self.objects_delivered, &self.objects_failed, &self.objects_queue_full, &self.objects_shutdown]);
-        check("objects", self.objects_seen.get(), &objects);
+        check("events", self.events_seen.get() + self.events_unspooled.get(), &self.events_went());
+        check("objects", self.objects_seen.get() + self.objects_unspooled.get(), &self.objects_went());
         if faults.is_empty() { Ok(()) } else { Err(faults) }
+    }
+
+    fn events_went(&self) -> [u64; 9] {
+        [
+            &self.events_delivered,
+            &self.events_spooled,
+            &self.events_failed,
+            &self.events_queue_full,
+            &self.events_shutdown,
+            &self.events_dropped,
+            &self.events_expired,
+            &self.events_corrupt,
+            &self.events_killed,
+        ]
+        .map(Count::get)
+    }
+
+    fn objects_went(&self) -> [u64; 9] {
+        [
+            &self.objects_delivered,
+            &self.objects_spooled,
+            &self.objects_failed,
+            &self.objects_queue_full,
+            &self.objects_shutdown,
+            &self.objects_dropped,
+            &self.objects_expired,
+            &self.objects_corrupt,
+            &self.objects_killed,
+        ]
+        .map(Count::get)
     }
 
     /// The ledger as a table for people: one line a quantity, losses by cause, zeros left out.
@@ -198,26 +249,12 @@ impl Ledger {
                 ("orphan_responses", self.orphan_responses.get()),
             ],
         );
-        line(
-            "objects",
-            self.objects_seen.get(),
-            self.objects_delivered.get(),
-            &[
-                ("failed", self.objects_failed.get()),
-                ("queue_full", self.objects_queue_full.get()),
-                ("shutdown", self.objects_shutdown.get()),
-            ],
-        );
-        line(
-            "events",
-            self.events_seen.get(),
-            self.events_delivered.get(),
-            &[
-                ("failed", self.events_failed.get()),
-                ("queue_full", self.events_queue_full.get()),
-                ("shutdown", self.events_shutdown.get()),
-            ],
-        );
+        let went = self.objects_went();
+        let causes = went_causes(&went, self.objects_unspooled.get());
+        line("objects", self.objects_seen.get(), self.objects_delivered.get(), &causes);
+        let went = self.events_went();
+        let causes = went_causes(&went, self.events_unspooled.get());
+        line("events", self.events_seen.get(), self.events_delivered.get(), &causes);
         for (what, n) in [
             ("connections given up as not HTTP", self.connections_not_http.get()),
             ("connections dropped from a full table", self.connections_evicted.get() + k.connections_full),
@@ -255,6 +292,22 @@ impl Ledger {
             let _ = writeln!(text, "  and of {} more programs", all.len() - BLIND_SHOWN);
         }
     }
+}
+
+/// Where things went besides to their stores, and what came back from the spool.
+fn went_causes(went: &[u64; 9], unspooled: u64) -> [(&'static str, u64); 9] {
+    let [_, spooled, failed, queue_full, shutdown, dropped, expired, corrupt, killed] = *went;
+    [
+        ("from the spool", unspooled),
+        ("spooled", spooled),
+        ("failed", failed),
+        ("queue_full", queue_full),
+        ("shutdown", shutdown),
+        ("spool_full", dropped),
+        ("expired", expired),
+        ("corrupt", corrupt),
+        ("killed", killed),
+    ]
 }
 
 #[cfg(test)]

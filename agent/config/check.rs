@@ -14,6 +14,7 @@ use super::{
 };
 
 mod plugins;
+mod spool;
 mod stores;
 mod tap;
 
@@ -26,7 +27,8 @@ pub fn check(document: &Document, written: &Written, warnings: &mut Vec<Problem>
     let mut checker = Checker { document, warnings, problems: Vec::new() };
     let events = checker.event_stores(&written.services.event_stores);
     let objects = checker.object_stores(&written.services);
-    let stores = Stores { events, objects };
+    let spool = checker.spool(&written.services.spool);
+    let stores = Stores { events, objects, spool };
     let rules = checker.macros(&written.rulekit.macros);
     checker.warn_unused(written, &rules);
     let stacks = checker.stacks(written, &rules);

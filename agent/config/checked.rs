@@ -1,11 +1,12 @@
 //! The configuration, checked: what the agent runs with.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use regex::Regex;
 use ringtap_batch::{budget::Budgets, process::Process};
 
 use super::written::Protocol;
+pub use super::written::WhenFull;
 use crate::stack::Stacks;
 
 /// What the agent runs with.
@@ -59,6 +60,21 @@ pub struct Stores {
     pub events: Vec<EventStore>,
     /// Objects, and the event store that gets their records.
     pub objects: Vec<(ObjectStore, Route)>,
+    /// Where waits what they do not take; `None`: in memory alone.
+    pub spool: Option<Spool>,
+}
+
+/// The disk spool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spool {
+    /// Its folder; `None`: below the folder of data.
+    pub path: Option<PathBuf>,
+    /// Bytes at most.
+    pub bytes_max: u64,
+    /// How long something waits at most.
+    pub age_max: Duration,
+    /// What happens when it is full.
+    pub when_full: WhenFull,
 }
 
 /// Which of the stores, by its place in the configuration; `None`: none.
@@ -241,4 +257,24 @@ pub fn parse_size(text: &str) -> Result<usize, String> {
         .unwrap_or((&lower, 0));
     let number: usize = digits.trim().parse().map_err(|_| format!("`{text}` is not a size such as 512kb or 2mb"))?;
     number.checked_mul(1 << shift).filter(|n| *n <= 64 << 30).ok_or_else(|| format!("`{text}` is more than 64gb"))
+}
+
+/// A duration such as `90s`, `12h` or `7d`.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is not a duration such as 90s, 12h or 7d");
+    let trimmed = text.trim();
+    let (digits, unit) = trimmed.split_at(trimmed.len() - trimmed.chars().last().map_or(0, char::len_utf8));
+    let seconds: u64 = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86400,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = digits.trim().parse().map_err(|_| wrong())?;
+    number.checked_mul(seconds).filter(|n| (1..=366 * 86400).contains(n)).map(Duration::from_secs).ok_or_else(wrong)
 }

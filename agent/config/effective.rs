@@ -5,6 +5,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_yaml::{Error, Value};
 
 use super::{
+    DATA_DIR,
     document::Document,
     written::{self, EventStoreKind, ObjectStoreKind, Protocol, ValueSource, ValueSourceKind, Written},
 };
@@ -47,6 +48,7 @@ pub(super) fn endpoint(protocol: Protocol) -> &'static str {
 pub fn print(document: &Document, mut written: Written) -> Result<String, Error> {
     written.services.event_stores.iter_mut().for_each(event_store);
     written.services.object_stores.iter_mut().for_each(object_store);
+    spool(&mut written.services.spool);
     budgets(&mut written.tap.budgets);
     for (name, stack) in &mut written.stacks {
         for (i, plugin) in stack.plugins.iter_mut().enumerate() {
@@ -96,6 +98,12 @@ fn object_store(store: &mut written::ObjectStore) {
     store.headers.values_mut().chain(keys).for_each(hide);
     let urls = store.endpoint.iter_mut().chain(&mut store.otel_endpoint).chain(&mut store.access_url);
     urls.for_each(hide_in_url);
+}
+
+fn spool(spool: &mut written::Spool) {
+    spool.path.get_or_insert_with(|| std::path::Path::new(DATA_DIR).join("spool"));
+    fill(&mut spool.max_bytes, "1gb");
+    fill(&mut spool.max_age, "24h");
 }
 
 fn budgets(budgets: &mut written::Budgets) {

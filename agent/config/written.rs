@@ -6,10 +6,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use plugins::*;
+pub use spool::*;
 pub use stores::*;
 pub use tap::*;
 
 mod plugins;
+mod spool;
 mod stores;
 mod tap;
 
@@ -69,6 +71,9 @@ pub struct Services {
     pub event_stores: Vec<EventStore>,
     /// `object_stores`.
     pub object_stores: Vec<ObjectStore>,
+    /// Where waits what a store does not take. Ours.
+    #[serde(skip_serializing_if = "is_default")]
+    pub spool: Spool,
     /// Classifier service; not part of this agent.
     #[serde(skip_serializing_if = "is_null")]
     #[schemars(with = "Option<serde_json::Value>")]

@@ -2,12 +2,17 @@
 //! arrive.
 
 pub mod axiom;
+pub mod backoff;
 pub mod console;
 pub mod delivery;
 pub mod disk;
+pub mod lane;
+pub mod load;
 pub mod otlp;
+pub mod outbox;
 pub mod s3;
 pub mod stdout;
+pub mod stores;
 pub mod template;
 
 use std::time::Duration;

@@ -81,6 +81,12 @@ impl Otlp {
         })
     }
 
+    /// Whether it is standard output.
+    #[must_use]
+    pub fn is_console(&self) -> bool {
+        matches!(self.exporter, Exporter::Stdout(_))
+    }
+
     /// Sends a batch of events.
     ///
     /// # Errors

@@ -14,6 +14,7 @@
 //!   compiler; each unsafe block says why it is sound.
 
 mod map;
+mod page;
 pub mod reader;
 pub mod records;
 mod ring;
@@ -21,6 +22,7 @@ mod spans;
 pub mod wait;
 
 pub use map::WakeFlags;
+pub use page::CountPage;
 pub use reader::Reader;
 pub use ring::{Ring, RingStats};
 pub use ringtap_bpf::abi;

@@ -15,7 +15,7 @@ use rustix::{
 
 /// A shared mapping that ends with the value.
 #[derive(Debug)]
-struct Pages {
+pub(crate) struct Pages {
     start: NonNull<u8>,
     len: usize,
 }
@@ -26,7 +26,7 @@ unsafe impl Send for Pages {}
 unsafe impl Sync for Pages {}
 
 impl Pages {
-    fn map(fd: BorrowedFd<'_>, protection: ProtFlags, offset: u64, len: usize) -> io::Result<Self> {
+    pub(crate) fn map(fd: BorrowedFd<'_>, protection: ProtFlags, offset: u64, len: usize) -> io::Result<Self> {
         // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
         let start = unsafe { mmap(std::ptr::null_mut(), len, protection, MapFlags::SHARED, fd, offset)? };
         let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::other("mmap returned address 0"))?;
@@ -39,7 +39,7 @@ impl Pages {
     }
 
     /// An atomic word at `offset`.
-    fn word(&self, offset: usize) -> &AtomicU64 {
+    pub(crate) fn word(&self, offset: usize) -> &AtomicU64 {
         assert!(offset.is_multiple_of(8) && offset + 8 <= self.len, "word outside of the mapping");
         // SAFETY: the address is inside the mapping, aligned, and both sides access it as one 64-bit word.
         unsafe { AtomicU64::from_ptr(self.at(offset).cast()) }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{is_default, truth};
+use super::truth;
 
 /// A value, or the environment variable that holds it.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
