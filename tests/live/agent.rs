@@ -114,6 +114,7 @@ impl Agent {
             .arg("--config")
             .arg(path)
             .args(["--log-encoding", "console"])
+            .env("DATA_DIR", folder.path().join("data"))
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(stdout)

@@ -351,7 +351,8 @@ fn option_two_into_rclone() -> anyhow::Result<()> {
     into_bucket(&rclone(&program)?, "AKTEST", "s3cret")
 }
 
-/// A bucket with another secret refuses all: nothing is stored, no event claims it, and the books still balance.
+/// A bucket with another secret refuses all: nothing is stored, no event claims it, what it refused waits in the spool,
+/// and the books still balance.
 #[test]
 fn a_refused_object_is_counted_and_has_no_event() -> anyhow::Result<()> {
     need_root!();
@@ -366,6 +367,6 @@ fn a_refused_object_is_counted_and_has_no_event() -> anyhow::Result<()> {
     let finished = agent.stop()?;
     finished.check()?;
     ensure!(!finished.stdout.contains("artifact_record"), "an event speaks of an object that is not there");
-    ensure!(finished.stderr.contains("objects are lost and counted"), "{}", finished.stderr);
+    ensure!(finished.stderr.contains("objects cannot be delivered; they wait in the spool"), "{}", finished.stderr);
     Ok(())
 }

@@ -15,6 +15,7 @@ mod governor;
 mod kernel_paths;
 mod libraries;
 mod matrix;
+mod outage;
 mod pipeline;
 mod pods;
 mod pools;
