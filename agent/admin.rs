@@ -14,7 +14,14 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use ringtap_batch::{blind::Spot, budget::Memory, ledger::Ledger, ring::abi::Counters};
 use tokio::{net::TcpListener, sync::Semaphore};
 
-use crate::{coverage::Coverage, doctor, live::wall_offset, metrics::Metrics, reload::ActingStacks, spool::Spool};
+use crate::{
+    coverage::Coverage,
+    doctor,
+    live::wall_offset,
+    metrics::Metrics,
+    reload::ActingStacks,
+    spool::{Kind, Spool},
+};
 
 /// Connections that are served at a time.
 const CONNECTIONS_MAX: usize = 32;
@@ -160,6 +167,10 @@ impl Told {
         let (bytes, bytes_max) = spool.bytes();
         for (name, n) in [("bytes", bytes), ("max_bytes", bytes_max)] {
             let _ = write!(text, "# TYPE ringtap_spool_{name} gauge\nringtap_spool_{name} {n}\n");
+        }
+        text.push_str("# TYPE ringtap_held gauge\n");
+        for (name, kind) in [("events", Kind::Events), ("objects", Kind::Objects)] {
+            let _ = writeln!(text, "ringtap_held{{kind=\"{name}\"}} {}", spool.held().get(kind));
         }
         text.push_str("# TYPE ringtap_spool_rows gauge\n");
         for waiting in spool.waiting() {

@@ -129,7 +129,7 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<Report> {
         report_connections: delivery.to.events(Some(0)).is_some(),
     });
     let to = delivery.to.clone();
-    let out = Out { stacks: stacks.clone(), to, console: console.clone(), metrics: metrics.clone() };
+    let out = Out { stacks: stacks.clone(), to, console, metrics: metrics.clone() };
     let target = Target::Pipeline(Pipeline::new(&context, options.shards, out));
     let mut reloader = Reloader {
         file: options.file.clone(),

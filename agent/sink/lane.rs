@@ -37,6 +37,8 @@ const FROM_SPOOL: usize = 64 << 20;
 /// Attempts after which a load is given up where nobody waits for a store to come back: in a replay, and for what a
 /// configuration before has left without a spool.
 pub const ATTEMPTS: usize = 7;
+/// How soon a lane looks again where something has just become possible, or stays impossible.
+const AGAIN: Duration = Duration::from_millis(100);
 /// How long nothing has to happen for a lane to look around.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -143,13 +145,12 @@ impl<S: Store> Lane<S> {
     }
 
     fn next_time(&self) -> Instant {
-        let slow = self.ready.front().map(|load| load.since + SLOW);
-        let times = [self.gatherer.next(), self.down.map(|down| down.until), self.stuck, slow];
-        // One that has passed was acted on as far as it can be.
         let now = Instant::now();
-        let next = times.into_iter().flatten().filter(|time| *time > now).min();
-        let due = self.gatherer.next().filter(|due| *due <= now);
-        due.or(next).unwrap_or(now + IDLE)
+        let slow = self.ready.front().map(|load| load.since + SLOW);
+        // What has passed was acted on, but for a pause that ended in this moment.
+        let later = |time: Instant| if time > now { time } else { now + AGAIN };
+        let times = [self.down.map(|down| later(down.until)), self.stuck.map(later), slow.map(later)];
+        times.into_iter().chain([self.gatherer.next()]).flatten().min().unwrap_or(now + IDLE)
     }
 
     /// Writes to the spool what has to wait.
@@ -219,6 +220,7 @@ impl<S: Store> Lane<S> {
             if load.ticket.is_some() {
                 self.flying_from_spool += load.bytes();
             }
+            load.sent = load.rows();
             let (store, mut hurry) = (self.store.clone(), self.hurry.clone());
             self.flights.spawn(async move {
                 let landed = tokio::select! {
@@ -281,9 +283,10 @@ impl<S: Store> Lane<S> {
                     let wait = if self.spool.is_some() { "the spool" } else { "memory" };
                     tracing::error!(error = %reason, "{} cannot be delivered; they wait in {wait}", S::WHAT);
                 }
-                // Those that were on their way together fail together.
+                // Those that were on their way together fail together. A store that takes part of a load is not gone.
                 if self.down.is_none_or(|down| down.until <= Instant::now()) {
-                    self.down = Some(Backoff::next(self.down, after));
+                    let before = self.down.filter(|_| load.rows() == load.sent);
+                    self.down = Some(Backoff::next(before, after));
                 }
                 if self.is_given_up(&load) {
                     let rows = load.rows();

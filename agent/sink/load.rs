@@ -23,6 +23,8 @@ pub struct Load {
     pub ticket: Option<u64>,
     /// How often it was sent in vain.
     pub attempts: usize,
+    /// Rows that were sent with the last attempt.
+    pub sent: u64,
 }
 
 impl Load {
@@ -36,6 +38,7 @@ impl Load {
             since: Instant::now(),
             ticket: Some(ticket),
             attempts: 0,
+            sent: 0,
         }
     }
 
@@ -167,7 +170,8 @@ impl Gatherer {
             }
         };
         self.loads += 1;
-        let load = Load { batch, parcels, number: self.loads, since: Instant::now(), ticket: None, attempts: 0 };
+        let load =
+            Load { batch, parcels, number: self.loads, since: Instant::now(), ticket: None, attempts: 0, sent: 0 };
         Some(load)
     }
 }

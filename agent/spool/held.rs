@@ -53,6 +53,12 @@ impl Held {
         }
     }
 
+    /// How many are held; 0 where that is not counted.
+    #[must_use]
+    pub fn get(&self, kind: Kind) -> u64 {
+        self.0.as_ref().map_or(0, |page| page.count(kind as usize).load(Ordering::Relaxed))
+    }
+
     /// So many fewer.
     pub fn sub(&self, kind: Kind, n: u64) {
         if let Some(page) = &self.0 {

@@ -230,7 +230,8 @@ fn the_next_agent_delivers_what_waits() -> anyhow::Result<()> {
     let left = agent.stop()?;
     left.check()?;
     for kind in ["events", "objects"] {
-        ensure!(of(&left, kind, "spooled") == of(&left, kind, "seen"), "{kind} wait on the disk: {}", left.stderr);
+        let waits = of(&left, kind, "spooled") - of(&left, kind, "spool");
+        ensure!(waits == of(&left, kind, "seen"), "{kind} wait on the disk: {}", left.stderr);
     }
     stores.start()?;
     let agent = Agent::start(&config)?;
@@ -238,7 +239,7 @@ fn the_next_agent_delivers_what_waits() -> anyhow::Result<()> {
     let finished = agent.stop()?;
     finished.check()?;
     ensure!(check_order(&events)? == 0, "once is enough");
-    ensure!(of(&finished, "objects", "spool") == of(&left, "objects", "spooled"), "{}", finished.stderr);
+    ensure!(of(&finished, "objects", "delivered") >= of(&left, "objects", "seen"), "{}", finished.stderr);
     Ok(())
 }
 
@@ -254,7 +255,10 @@ fn faults_on_the_way_lose_nothing() -> anyhow::Result<()> {
     for round in 0..5 {
         paths.extend(ask(&server, &format!("fault{round}"), 100)?);
     }
-    let events = stores.wait(&paths)?;
+    let events = match stores.wait(&paths) {
+        Ok(events) => events,
+        Err(error) => bail!("{error}: {}", agent.stop()?.stderr),
+    };
     let finished = agent.stop()?;
     finished.check()?;
     let twice = check_order(&events)?;
@@ -340,17 +344,14 @@ fn killed_agents_are_accounted_for() -> anyhow::Result<()> {
         });
         asked?;
         if n % 2 == 1 {
-            // At rest its counts say what it holds.
+            // At rest what it holds does not change.
             std::thread::sleep(Duration::from_millis(700));
-            let count = |name: &str| metric(port, &format!("ringtap_events_{name}_total"));
-            let before = count("delivered")?;
-            let went = ["delivered", "spooled", "failed", "dropped", "expired", "killed", "queue_full"];
-            let gone = went.into_iter().map(count).sum::<anyhow::Result<u64>>()?;
-            let held = count("seen")? + count("unspooled")? - gone;
-            let still = before == count("delivered")?;
+            let held = || metric(port, "ringtap_held{kind=\"events\"}");
+            let before = held()?;
+            std::thread::sleep(Duration::from_millis(50));
+            let now = held()?;
             agent.kill()?;
-            // Those that came from the disk are still there.
-            expected_killed = (still && count_of_spool(&agent)? == 0).then_some(held);
+            expected_killed = (before == now).then_some(now);
         }
     }
     stores.stop();
@@ -366,9 +367,4 @@ fn killed_agents_are_accounted_for() -> anyhow::Result<()> {
     println!("{kills} kills: {requests} requests told, {twice} events came twice");
     ensure!(requests > 20, "what the killed ones had spooled arrives");
     Ok(())
-}
-
-/// Rows of events that a killed agent had out of its spool; it says so when it takes any.
-fn count_of_spool(agent: &Agent) -> anyhow::Result<u64> {
-    Ok(u64::from(agent.read("stderr")?.contains("cannot be delivered")))
 }

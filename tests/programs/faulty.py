@@ -57,9 +57,15 @@ async def serve(reader, writer):
         limits = [RANDOM.randrange(1, 2000) if fault == name else RANDOM.randrange(20_000, 200_000) for name in ("request", "answer")]
         if not SHARE:
             limits = [None, None]
-        both = [pump(reader, server_writer, limits[0]), pump(server_reader, writer, limits[1])]
-        if any(await asyncio.gather(*both)):
-            reset(writer)
+        both = {asyncio.ensure_future(pump(reader, server_writer, limits[0]))}
+        both.add(asyncio.ensure_future(pump(server_reader, writer, limits[1])))
+        while both:
+            done, both = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if any(one.exception() or one.result() for one in done):
+                reset(writer)
+                for one in both:
+                    one.cancel()
+                break
         server_writer.close()
         writer.close()
     except (ConnectionError, OSError):
