@@ -459,7 +459,7 @@ impl Events {
     async fn send(&self, batch: &RecordBatch) -> Result<u64, SinkError> {
         match self {
             Self::Stdout(console) => print_events(console, batch).map(|()| 0),
-            Self::Otlp(otlp) => persist(|| otlp.events(batch)).await.map(|()| 0),
+            Self::Otlp(otlp) => persist(|| otlp.events(batch)).await,
             Self::Axiom(axiom) => persist(|| axiom.events(batch)).await,
         }
     }

@@ -9,6 +9,7 @@ pub mod otlp;
 pub mod s3;
 pub mod stdout;
 pub mod template;
+pub mod tls;
 
 use std::time::Duration;
 
