@@ -51,9 +51,10 @@ pub struct EventSchema {
 /// Key of the schema's metadata under which the event's type stands.
 pub const EVENT_TYPE: &str = "event.type";
 
-/// Keys of a column's metadata, there if the column holds tags of either form.
-const TAGS: &str = "tags";
-const TEXTED: &str = "texted";
+/// Key of a column's metadata, there if the column holds tags whose members are lists.
+pub const TAGS: &str = "tags";
+/// The same, if their members are texts.
+pub const TEXTED: &str = "texted";
 
 /// Name of the column that holds the `traceparent` of the request, if it had one.
 pub const TRACEPARENT: &str = "_traceparent";

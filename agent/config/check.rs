@@ -13,6 +13,7 @@ use super::{
     written::{self, ValueSource, ValueSourceKind, Written},
 };
 
+mod collector;
 mod plugins;
 mod spool;
 mod stores;

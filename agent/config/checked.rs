@@ -5,8 +5,8 @@ use std::{path::PathBuf, time::Duration};
 use regex::Regex;
 use ringtap_batch::{budget::Budgets, process::Process};
 
-use super::written::Protocol;
 pub use super::written::WhenFull;
+use super::written::{Compression, Protocol};
 use crate::stack::Stacks;
 
 /// What the agent runs with.
@@ -93,10 +93,25 @@ pub struct Otel {
     pub service_name: String,
     /// Resource attribute `environment`.
     pub environment: String,
-    /// TLS.
-    pub tls: bool,
+    /// TLS; `None`: plain.
+    pub tls: Option<Tls>,
+    /// Of requests.
+    pub compression: Compression,
+    /// How long an answer may take.
+    pub timeout: Duration,
     /// Each field of an event also as an attribute of its own.
     pub flat_attributes: bool,
+}
+
+/// TLS towards a store.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// PEM file of the authorities that are trusted; `None`: the system's.
+    pub ca_file: Option<PathBuf>,
+    /// PEM files of our own certificate, with its chain, and of its key.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// Whether any certificate is taken.
+    pub insecure_skip_verify: bool,
 }
 
 /// The ingest interface of Axiom.

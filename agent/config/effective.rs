@@ -6,6 +6,7 @@ use serde_yaml::{Error, Value};
 
 use super::{
     DATA_DIR,
+    collector::{Filled, environment},
     document::Document,
     written::{self, EventStoreKind, ObjectStoreKind, Protocol, ValueSource, ValueSourceKind, Written},
 };
@@ -25,13 +26,26 @@ const MASK: &str = "****";
 
 /// Keys of each type of event store, besides `type` and `id`.
 const EVENT_STORE_KEYS: [(&str, &[&str]); 2] = [
-    ("otel", &["endpoint", "protocol", "headers", "service_name", "environment", "tls", "flat_attributes"]),
+    (
+        "otel",
+        &[
+            "endpoint",
+            "protocol",
+            "headers",
+            "service_name",
+            "environment",
+            "compression",
+            "timeout",
+            "tls",
+            "flat_attributes",
+        ],
+    ),
     ("axiom", &["url", "dataset", "token"]),
 ];
 /// The same of object stores, besides `event_store`.
 const OBJECT_STORE_KEYS: [(&str, &[&str]); 3] = [
     ("s3", &["endpoint", "bucket", "region", "access_url", "insecure", "access_key", "secret_key"]),
-    ("otel", &["otel_endpoint", "protocol", "headers", "service_name", "environment", "tls"]),
+    ("otel", &["otel_endpoint", "protocol", "headers", "service_name", "environment", "compression", "timeout", "tls"]),
     ("disk", &["path", "access_url"]),
 ];
 
@@ -46,8 +60,13 @@ pub(super) fn endpoint(protocol: Protocol) -> &'static str {
 ///
 /// Never in practice: everything that was read can be written.
 pub fn print(document: &Document, mut written: Written) -> Result<String, Error> {
-    written.services.event_stores.iter_mut().for_each(event_store);
-    written.services.object_stores.iter_mut().for_each(object_store);
+    let mut sources = String::new();
+    for (i, store) in written.services.event_stores.iter_mut().enumerate() {
+        note(&mut sources, &format!("services.event_stores[{i}]"), &event_store(store));
+    }
+    for (i, store) in written.services.object_stores.iter_mut().enumerate() {
+        note(&mut sources, &format!("services.object_stores[{i}]"), &object_store(store));
+    }
     spool(&mut written.services.spool);
     budgets(&mut written.tap.budgets);
     for (name, stack) in &mut written.stacks {
@@ -63,29 +82,31 @@ pub fn print(document: &Document, mut written: Written) -> Result<String, Error>
         let stores = all.get_mut("services").and_then(|services| services.get_mut(list)?.as_sequence_mut());
         stores.into_iter().flatten().for_each(|store| keep_own_keys(store, known, more));
     }
-    serde_yaml::to_string(&all)
+    Ok(sources + &serde_yaml::to_string(&all)?)
 }
 
-fn event_store(store: &mut written::EventStore) {
+/// Notes which keys come from the environment.
+fn note(to: &mut String, path: &str, filled: &Filled) {
+    to.extend(filled.from.iter().map(|(key, variable)| format!("# {path}.{key}: from {variable}\n")));
+}
+
+fn event_store(store: &mut written::EventStore) -> Filled {
+    let mut filled = Filled::default();
     if store.kind == EventStoreKind::Otel {
-        fill(&mut store.endpoint, endpoint(store.protocol));
-        fill(&mut store.service_name, SERVICE_NAME);
-        fill(&mut store.environment, ENVIRONMENT);
+        filled = store.collector().fill(&environment);
     }
     if store.kind == EventStoreKind::Axiom {
         fill(&mut store.url, AXIOM);
     }
     store.headers.values_mut().chain(&mut store.token).for_each(hide);
     store.endpoint.iter_mut().chain(&mut store.url).for_each(hide_in_url);
+    filled
 }
 
-fn object_store(store: &mut written::ObjectStore) {
+fn object_store(store: &mut written::ObjectStore) -> Filled {
+    let mut filled = Filled::default();
     match store.kind {
-        ObjectStoreKind::Otel => {
-            fill(&mut store.otel_endpoint, endpoint(store.protocol));
-            fill(&mut store.service_name, SERVICE_NAME);
-            fill(&mut store.environment, ENVIRONMENT);
-        }
+        ObjectStoreKind::Otel => filled = store.collector().fill(&environment),
         ObjectStoreKind::S3 => {
             fill(&mut store.endpoint, S3_ENDPOINT);
             fill(&mut store.region, S3_REGION);
@@ -98,6 +119,7 @@ fn object_store(store: &mut written::ObjectStore) {
     store.headers.values_mut().chain(keys).for_each(hide);
     let urls = store.endpoint.iter_mut().chain(&mut store.otel_endpoint).chain(&mut store.access_url);
     urls.for_each(hide_in_url);
+    filled
 }
 
 fn spool(spool: &mut written::Spool) {

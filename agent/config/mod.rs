@@ -3,6 +3,7 @@
 
 pub mod check;
 pub mod checked;
+mod collector;
 pub mod document;
 pub mod effective;
 mod places;

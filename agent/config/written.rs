@@ -37,6 +37,11 @@ fn truth<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::E
     }
 }
 
+/// The same of a key that may be left out.
+fn some_truth<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
+    truth(deserializer).map(Some)
+}
+
 /// The whole file.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]

@@ -16,8 +16,8 @@ use ringtap_batch::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{SinkError, explain, stdout::go_type};
-use crate::config::checked::Axiom;
+use super::{SinkError, explain, stdout::go_type, tls};
+use crate::config::checked::{Axiom, Tls};
 
 /// An interface that does not answer in this time is taken as gone.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -57,8 +57,7 @@ impl AxiomStore {
     pub fn new(config: &Axiom) -> Result<Self, SinkError> {
         let set_up = |reason: String| SinkError::SetUp { store: "axiom", reason };
         let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_native_roots()
-            .map_err(|error| set_up(explain(&error)))?
+            .with_tls_config(tls::client_config(&Tls::default()).map_err(|error| set_up(explain(&error)))?)
             .https_or_http()
             .enable_http1()
             .build();

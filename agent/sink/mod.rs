@@ -14,6 +14,7 @@ pub mod s3;
 pub mod stdout;
 pub mod stores;
 pub mod template;
+pub mod tls;
 
 use std::time::Duration;
 

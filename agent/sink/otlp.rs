@@ -1,360 +1,182 @@
 //! OTLP: events and objects as log records, over gRPC or HTTP, or as JSON lines on standard output.
+//!
+//! Records are written straight from the columns of a batch as the bytes of requests ([`records`], [`wire`]). A request
+//! has at most [`REQUEST_MAX`] bytes: a batch that comes to more makes several, and one that a collector still calls too
+//! large is cut in halves, and so are those after it.
 
-use std::{borrow::Cow, collections::HashMap, time::Duration};
+mod answer;
+mod pack;
+mod records;
+mod text;
+mod trace;
+mod transport;
+mod wire;
+
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use arrow_array::RecordBatch;
-use opentelemetry::{
-    InstrumentationScope, Key, KeyValue, SpanId, TraceFlags, TraceId,
-    logs::{AnyValue, LogRecord as _, Logger as _, LoggerProvider as _, Severity},
-};
-use opentelemetry_http::hyper::HyperClient;
-use opentelemetry_otlp::{LogExporter, WithExportConfig as _, WithHttpConfig as _, WithTonicConfig as _};
-use opentelemetry_proto::{
-    tonic::collector::logs::v1::ExportLogsServiceRequest,
-    transform::{common::tonic::ResourceAttributesWithSchema, logs::tonic::group_logs_by_resource_and_scope},
-};
-use opentelemetry_sdk::{
-    Resource,
-    logs::{LogBatch, LogExporter as _, SdkLogRecord, SdkLogger, SdkLoggerProvider},
-};
-use ringtap_batch::{
-    events::{self, Present},
-    objects::Objects,
-};
-use tonic::{
-    metadata::{MetadataKey, MetadataMap},
-    transport::ClientTlsConfig,
-};
+use bytes::Bytes;
+use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceRequest};
+use prost::Message as _;
+use ringtap_batch::objects::Objects;
 
+use self::{
+    answer::Answer,
+    records::{Encoder, Request},
+    transport::Collector,
+};
 use super::{SinkError, console::Console, explain};
 use crate::config::{checked::Otel, written::Protocol};
 
-/// A collector that does not answer in this time is taken as gone.
-const TIMEOUT: Duration = Duration::from_secs(10);
-const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.24.0";
+/// Bytes of a request, before compression. Receivers of gRPC take 4 MiB unless they are told otherwise.
+const REQUEST_MAX: usize = 7 << 19;
+/// A collector that calls a request of several records too large gets none larger than this, and its halves.
+const REQUEST_MIN: usize = 16 << 10;
+/// Between two repetitions of a collector's words.
+const WORDS_PAUSE: Duration = Duration::from_mins(1);
 
 /// A collector, or standard output.
 pub struct Otlp {
-    exporter: Exporter,
-    logger: SdkLogger,
-    scope: InstrumentationScope,
-    resource: ResourceAttributesWithSchema,
+    encoder: Encoder,
+    to: To,
     endpoint: String,
-    flat: bool,
+    /// What requests are kept under: less than at first once a collector has called one too large.
+    request_max: AtomicUsize,
+    /// When the collector's words were last repeated.
+    said: Mutex<Option<Instant>>,
 }
 
-enum Exporter {
-    Network(Box<LogExporter>),
+enum To {
+    Collector(Box<Collector>),
     Stdout(Console),
 }
 
 impl Otlp {
-    /// Sets up. `scope` is the name under which records go.
+    /// Sets up; nothing is sent yet. `scope` is the name under which records go.
     ///
     /// # Errors
     ///
-    /// The endpoint or a header field is malformed, or the roots of TLS cannot be read.
+    /// The endpoint or a header field is malformed, or TLS cannot be set up.
     pub fn new(config: &Otel, scope: &'static str, console: &Console) -> Result<Self, SinkError> {
-        let resource = Resource::builder_empty()
-            .with_schema_url(
-                [
-                    KeyValue::new("service.name", config.service_name.clone()),
-                    KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
-                    KeyValue::new("environment", config.environment.clone()),
-                ],
-                SCHEMA_URL,
-            )
-            .build();
-        let exporter = match config.protocol {
-            Protocol::Stdout => Exporter::Stdout(console.clone()),
-            Protocol::Grpc => network(grpc(config)?, &resource),
-            Protocol::Http => network(http(config)?, &resource),
+        let to = match config.protocol {
+            Protocol::Stdout => To::Stdout(console.clone()),
+            Protocol::Grpc | Protocol::Http => To::Collector(Box::new(Collector::new(config)?)),
         };
-        let logger = SdkLoggerProvider::builder().build().logger(scope);
         Ok(Self {
-            exporter,
-            logger,
-            scope: InstrumentationScope::builder(scope).build(),
-            resource: (&resource).into(),
+            encoder: Encoder::new(config, scope),
+            to,
             endpoint: config.endpoint.clone(),
-            flat: config.flat_attributes,
+            request_max: AtomicUsize::new(REQUEST_MAX),
+            said: Mutex::default(),
         })
     }
 
     /// Whether it is standard output.
     #[must_use]
     pub fn is_console(&self) -> bool {
-        matches!(self.exporter, Exporter::Stdout(_))
+        matches!(self.to, To::Stdout(_))
     }
 
-    /// Sends a batch of events.
+    /// Sends a batch of events, once. The answer is how many of them the collector refused for good.
     ///
     /// # Errors
     ///
-    /// The collector refuses, or cannot be reached.
-    pub async fn events(&self, batch: &RecordBatch) -> Result<(), SinkError> {
-        self.export(&self.records(batch)).await
+    /// The collector refuses all of it; or it cannot be reached or wants to be left alone. If it had taken a part of a
+    /// batch by then that needs several requests, that part is there twice when the batch is sent again.
+    pub async fn events(&self, batch: &RecordBatch) -> Result<u64, SinkError> {
+        let encode = |rows| self.encoder.events(batch, rows, self.request_max.load(Ordering::Relaxed));
+        let mut waiting = encode(0..batch.num_rows());
+        let (mut refused, mut refusal) = (0, None);
+        while let Some(request) = waiting.pop() {
+            let (rows, bytes) = (request.rows.clone(), request.frame.len());
+            match self.send(request).await? {
+                Answer::Taken(partial) => refused += self.rejected(&partial, rows.len() as u64),
+                Answer::TooLarge(_) if rows.len() > 1 => {
+                    self.request_max.fetch_min((bytes / 2).max(REQUEST_MIN), Ordering::Relaxed);
+                    let middle = rows.start + rows.len() / 2;
+                    waiting.extend(encode(middle..rows.end));
+                    waiting.extend(encode(rows.start..middle));
+                }
+                Answer::TooLarge(reason) | Answer::Refused(reason) => {
+                    refused += rows.len() as u64;
+                    refusal = Some(reason);
+                }
+                Answer::Later(reason, after) => return Err(SinkError::Unavailable { store: "otel", reason, after }),
+            }
+        }
+        match refusal {
+            Some(reason) if refused == batch.num_rows() as u64 => Err(SinkError::Refused { store: "otel", reason }),
+            Some(reason) => {
+                self.say(&reason);
+                Ok(refused)
+            }
+            None => Ok(refused),
+        }
     }
 
-    /// The request that a batch of events makes.
-    #[must_use]
-    pub fn request(&self, batch: &RecordBatch) -> ExportLogsServiceRequest {
-        let records = self.records(batch);
-        let scoped: Vec<_> = records.iter().map(|record| (record, &self.scope)).collect();
-        let resource_logs = group_logs_by_resource_and_scope(&LogBatch::new(&scoped), &self.resource);
-        ExportLogsServiceRequest { resource_logs }
-    }
-
-    fn records(&self, batch: &RecordBatch) -> Vec<SdkLogRecord> {
-        (0..batch.num_rows()).map(|row| self.event(batch, row)).collect()
-    }
-
-    /// Sends an object; the answer is its url.
+    /// Sends an object, once; the answer is its url.
     ///
     /// # Errors
     ///
-    /// The collector refuses, or cannot be reached.
+    /// The collector refuses it, cannot be reached, or wants to be left alone.
     pub async fn object(&self, objects: &Objects<'_>, row: usize, batch: &RecordBatch) -> Result<String, SinkError> {
-        let record = self.artifact(objects, row, batch);
-        self.export(std::slice::from_ref(&record)).await?;
-        Ok(format!("otel://{}/{}", self.endpoint, objects.digest.value(row)))
-    }
-
-    async fn export(&self, records: &[SdkLogRecord]) -> Result<(), SinkError> {
-        let scoped: Vec<_> = records.iter().map(|record| (record, &self.scope)).collect();
-        let batch = LogBatch::new(&scoped);
-        match &self.exporter {
-            Exporter::Network(exporter) => {
-                exporter.export(batch).await.map_err(|error| SinkError::unavailable("otel", explain(&error)))
+        match self.send(self.encoder.object(objects, row, batch)).await? {
+            Answer::Taken(partial) if self.rejected(&partial, 1) == 0 => {
+                Ok(format!("otel://{}/{}", self.endpoint, objects.digest.value(row)))
             }
-            Exporter::Stdout(console) => {
-                let resource_logs = group_logs_by_resource_and_scope(&batch, &self.resource);
-                let line = serde_json::to_string(&ExportLogsServiceRequest { resource_logs })
-                    .map_err(|error| SinkError::unavailable("otel", explain(&error)))?;
-                console.line(line)
-            }
+            Answer::Taken(ExportLogsPartialSuccess { error_message: reason, .. })
+            | Answer::TooLarge(reason)
+            | Answer::Refused(reason) => Err(SinkError::Refused { store: "otel", reason }),
+            Answer::Later(reason, after) => Err(SinkError::Unavailable { store: "otel", reason, after }),
         }
     }
 
-    /// The SDK's encoder insists on the time of observation.
-    fn record(&self) -> SdkLogRecord {
-        let mut record = self.logger.create_log_record();
-        record.set_observed_timestamp(std::time::SystemTime::now());
-        record.set_severity_number(Severity::Info);
-        record.set_severity_text("INFO");
-        record
+    /// The messages that a batch of events makes, each an `ExportLogsServiceRequest`.
+    #[must_use]
+    pub fn messages(&self, batch: &RecordBatch) -> Vec<Bytes> {
+        let last_first = self.encoder.events(batch, 0..batch.num_rows(), self.request_max.load(Ordering::Relaxed));
+        last_first.iter().rev().map(Request::message).collect()
     }
 
-    fn event(&self, batch: &RecordBatch, row: usize) -> SdkLogRecord {
-        let mut record = self.record();
-        let kind = events::event_type(batch);
-        let mut fields: HashMap<Key, AnyValue> = HashMap::new();
-        for (path, value) in events::row(batch, row) {
-            if let (Present::Time(ns), "timestamp" | "createdAt") = (&value, path) {
-                record.set_timestamp(time(*ns));
-            }
-            match value {
-                Present::Tags(keys) => {
-                    for (key, values) in keys {
-                        fields.insert(Key::new(format!("{path}.{key}")), any_value(Present::Texts(values)));
-                    }
-                }
-                Present::Texted(keys) => {
-                    for (key, value) in keys {
-                        fields.insert(Key::new(format!("{path}.{key}")), value.to_owned().into());
-                    }
-                }
-                value => {
-                    fields.insert(Key::new(path.to_owned()), any_value(value));
-                }
+    /// The message that an object makes.
+    #[must_use]
+    pub fn object_message(&self, objects: &Objects<'_>, row: usize, batch: &RecordBatch) -> Bytes {
+        self.encoder.object(objects, row, batch).message()
+    }
+
+    async fn send(&self, request: Request) -> Result<Answer, SinkError> {
+        match &self.to {
+            To::Collector(collector) => Ok(collector.send(request.frame).await),
+            To::Stdout(console) => {
+                let failed = |error: &dyn std::error::Error| SinkError::unavailable("otel", explain(error));
+                let decoded = ExportLogsServiceRequest::decode(request.message()).map_err(|error| failed(&error))?;
+                console.line(serde_json::to_string(&decoded).map_err(|error| failed(&error))?)?;
+                Ok(Answer::Taken(ExportLogsPartialSuccess::default()))
             }
         }
-        set_severity(&mut record, kind);
-        set_trace(&mut record, events::traceparent(batch, row));
-        record.set_body(body(kind, &fields).into());
-        if self.flat {
-            record.add_attributes(fields.iter().map(|(key, value)| (key.clone(), value.clone())));
+    }
+
+    /// How many of `rows` records were not taken.
+    fn rejected(&self, partial: &ExportLogsPartialSuccess, rows: u64) -> u64 {
+        if !partial.error_message.is_empty() {
+            self.say(&partial.error_message);
         }
-        record.add_attribute("event.type", kind.to_owned());
-        record.add_attribute("event", AnyValue::Map(Box::new(fields)));
-        record
+        u64::try_from(partial.rejected_log_records).unwrap_or_default().min(rows)
     }
 
-    fn artifact(&self, objects: &Objects<'_>, row: usize, batch: &RecordBatch) -> SdkLogRecord {
-        let mut record = self.record();
-        let (kind, content_type) = (objects.artifact_type.value(row), objects.content_type.value(row));
-        let data = objects.data.value(row);
-        set_trace(&mut record, events::traceparent(batch, row));
-        record.set_body(format!("Artifact: {kind} ({content_type}, {} bytes)", data.len()).into());
-        record.add_attribute("artifact.type", kind.to_owned());
-        record.add_attribute("artifact.content_type", content_type.to_owned());
-        record.add_attribute("artifact.digest", objects.digest.value(row).to_owned());
-        record.add_attribute("artifact.size_bytes", i64::try_from(data.len()).unwrap_or(i64::MAX));
-        record.add_attribute("artifact.data", String::from_utf8_lossy(data).into_owned());
-        for (path, value) in events::row(batch, row) {
-            match (path, value) {
-                ("timestamp", Present::Time(ns)) => record.set_timestamp(time(ns)),
-                ("connectionId", value) => record.add_attribute("connection.id", text(&value).into_owned()),
-                ("endpointId", value) => record.add_attribute("connection.endpoint_id", text(&value).into_owned()),
-                ("requestId", value) => record.add_attribute("connection.request_id", text(&value).into_owned()),
-                (path, value) if path.starts_with("summary.") => {
-                    record.add_attribute(format!("artifact.{path}"), text(&value).into_owned());
-                }
-                _ => {}
-            }
+    /// Repeats what a collector says of what it took, or of a part that it did not; not each time.
+    fn say(&self, words: &str) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.is_none_or(|at| at.elapsed() > WORDS_PAUSE) {
+            *said = Some(Instant::now());
+            let words: String = words.chars().take(300).collect();
+            tracing::warn!(endpoint = self.endpoint, "the collector says: {words}");
         }
-        record
-    }
-}
-
-/// What goes wrong for users is an error, what may be lost to them a warning.
-fn set_severity(record: &mut SdkLogRecord, kind: &str) {
-    let (number, text) = match kind {
-        "issue" => (Severity::Error, "ERROR"),
-        "pii_entity" | "process_governed" => (Severity::Warn, "WARN"),
-        _ => return,
-    };
-    record.set_severity_number(number);
-    record.set_severity_text(text);
-}
-
-/// The trace that the request is part of, if it says so in the form of W3C's Trace Context.
-fn set_trace(record: &mut SdkLogRecord, traceparent: Option<&str>) {
-    let parsed = traceparent.and_then(|text| {
-        let mut parts = text.trim().split('-');
-        let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let plain = |text: &str, len| {
-            text.len() == len && text.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase())
-        };
-        let shaped = plain(version, 2) && plain(trace, 32) && plain(span, 16) && plain(flags, 2);
-        // Version 0 has four parts; later ones may have more.
-        let whole = version != "ff" && (version != "00" || parts.next().is_none());
-        let trace = TraceId::from_hex(trace).ok().filter(|id| *id != TraceId::INVALID)?;
-        let span = SpanId::from_hex(span).ok().filter(|id| *id != SpanId::INVALID)?;
-        let flags = u8::from_str_radix(flags, 16).ok()?;
-        (shaped && whole).then_some((trace, span, TraceFlags::new(flags)))
-    });
-    if let Some((trace, span, flags)) = parsed {
-        record.set_trace_context(trace, span, Some(flags));
-    }
-}
-
-fn network(mut exporter: LogExporter, resource: &Resource) -> Exporter {
-    exporter.set_resource(resource);
-    Exporter::Network(Box::new(exporter))
-}
-
-fn grpc(config: &Otel) -> Result<LogExporter, SinkError> {
-    let set_up = |reason: String| SinkError::SetUp { store: "otel", reason };
-    let mut metadata = MetadataMap::new();
-    for (name, value) in &config.headers {
-        let key = MetadataKey::from_bytes(name.to_ascii_lowercase().as_bytes()).map_err(|e| set_up(explain(&e)))?;
-        metadata
-            .insert(key, value.parse().map_err(|_| set_up(format!("the value of the header `{name}` is not text")))?);
-    }
-    let secure = config.tls || config.endpoint.starts_with("https://");
-    let mut builder = LogExporter::builder()
-        .with_tonic()
-        .with_endpoint(with_scheme(config))
-        .with_timeout(TIMEOUT)
-        .with_metadata(metadata);
-    if secure {
-        builder = builder.with_tls_config(ClientTlsConfig::new().with_enabled_roots());
-    }
-    builder.build().map_err(|error| set_up(explain(&error)))
-}
-
-fn http(config: &Otel) -> Result<LogExporter, SinkError> {
-    let set_up = |reason: String| SinkError::SetUp { store: "otel", reason };
-    let connector = hyper_rustls::HttpsConnectorBuilder::new()
-        .with_native_roots()
-        .map_err(|error| set_up(explain(&error)))?
-        .https_or_http()
-        .enable_http1()
-        .build();
-    let full = config.endpoint.contains("://");
-    let url = if full { config.endpoint.clone() } else { format!("{}/v1/logs", with_scheme(config)) };
-    LogExporter::builder()
-        .with_http()
-        .with_http_client(HyperClient::new(connector, TIMEOUT, None))
-        .with_endpoint(url)
-        .with_timeout(TIMEOUT)
-        .with_headers(config.headers.iter().cloned().collect())
-        .build()
-        .map_err(|error| set_up(explain(&error)))
-}
-
-fn with_scheme(config: &Otel) -> String {
-    match config.endpoint.contains("://") {
-        true => config.endpoint.clone(),
-        false => format!("{}://{}", if config.tls { "https" } else { "http" }, config.endpoint),
-    }
-}
-
-fn time(ns: i64) -> std::time::SystemTime {
-    std::time::UNIX_EPOCH + Duration::from_nanos(u64::try_from(ns).unwrap_or(0))
-}
-
-fn any_value(value: Present<'_>) -> AnyValue {
-    match value {
-        Present::Text(text) => text.to_owned().into(),
-        Present::Int(n) => n.into(),
-        Present::Bool(truth) => truth.into(),
-        Present::Texts(texts) => AnyValue::ListAny(Box::new(texts.into_iter().map(|t| t.to_owned().into()).collect())),
-        Present::Time(ns) => ringtap_batch::clock::rfc3339(ns).into(),
-        Present::Float(n) => n.into(),
-        // Their members are fields of their own.
-        Present::Tags(_) | Present::Texted(_) => AnyValue::Boolean(true),
-    }
-}
-
-fn text<'a>(value: &Present<'a>) -> Cow<'a, str> {
-    match value {
-        Present::Text(text) => Cow::Borrowed(*text),
-        Present::Int(n) => n.to_string().into(),
-        Present::Bool(truth) => truth.to_string().into(),
-        Present::Texts(texts) => texts.join(",").into(),
-        Present::Time(ns) => ringtap_batch::clock::rfc3339(*ns).into(),
-        Present::Float(n) => n.to_string().into(),
-        Present::Tags(_) | Present::Texted(_) => Cow::Borrowed(""),
-    }
-}
-
-/// The body text of an event.
-fn body(kind: &str, fields: &HashMap<Key, AnyValue>) -> String {
-    let field = |name: &'static str| match fields.get(&Key::from_static_str(name)) {
-        Some(AnyValue::String(text)) => text.as_str().to_owned(),
-        Some(AnyValue::Int(n)) => n.to_string(),
-        Some(AnyValue::Double(n)) => format!("{n:.2}"),
-        Some(AnyValue::ListAny(items)) => match items.first() {
-            Some(AnyValue::String(text)) => text.as_str().to_owned(),
-            _ => String::new(),
-        },
-        _ => String::new(),
-    };
-    match kind {
-        "request" | "grpc_request" => format!("HTTP {} ({}) {}", field("method"), field("status"), field("url")),
-        "issue" => {
-            format!("HTTP Error: {} ({}) {} :: {}", field("method"), field("status"), field("url"), field("error"))
-        }
-        "process_governed" => {
-            format!(
-                "Capture of {} ({}): {} → {}",
-                field("process.exe"),
-                field("process.pid"),
-                field("from"),
-                field("to")
-            )
-        }
-        "pii_entity" => format!("PII detected: {} (score: {})", field("entityType"), field("score")),
-        "artifact_record" => format!("Artifact stored: {}", field("type")),
-        "connection" => format!(
-            "Connection: [{} via {}] {} → {}",
-            field("direction"),
-            field("l7Protocol"),
-            field("system.hostname"),
-            field("meta.endpointId")
-        ),
-        other => other.to_owned(),
     }
 }

@@ -121,7 +121,7 @@ impl Events {
     async fn attempt(&self, batch: &RecordBatch) -> Result<u64, SinkError> {
         match self {
             Self::Stdout(console) => print_events(console, batch).map(|()| 0),
-            Self::Otlp(otlp, _) => otlp.events(batch).await.map(|()| 0),
+            Self::Otlp(otlp, _) => otlp.events(batch).await,
             Self::Axiom(axiom, _) => axiom.events(batch).await,
         }
     }

@@ -4,6 +4,11 @@
 
 mod configuration;
 mod golden;
+mod otlp;
+#[path = "../common/receiver.rs"]
+mod receiver;
 mod secrets;
 mod stores;
+#[path = "../common/tools.rs"]
+mod tools;
 mod traffic;

@@ -7,6 +7,7 @@ use ringtap_exchange::{Cause, Connection, Direction, Exchange, Limits, Role};
 
 mod gaps;
 mod hpack;
+mod otlp;
 mod talk;
 #[path = "../common/tools.rs"]
 mod tools;

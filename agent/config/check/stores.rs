@@ -1,7 +1,5 @@
 //! Checks the stores, and the references to them.
 
-use std::collections::BTreeMap;
-
 use tonic::codegen::http::Uri;
 
 use super::Checker;
@@ -9,7 +7,7 @@ use crate::config::{
     checked::{Axiom, EventStore, ObjectStore, Otel, Route, S3},
     effective,
     template::from_environment,
-    written::{self, EventStoreKind, ObjectStoreKind, Protocol, StoreRef, ValueSource},
+    written::{self, EventStoreKind, ObjectStoreKind, StoreRef, ValueSource},
 };
 
 impl Checker<'_> {
@@ -78,9 +76,7 @@ impl Checker<'_> {
             EventStoreKind::Disabled => EventStore::Disabled,
             EventStoreKind::Stdout => EventStore::Stdout,
             EventStoreKind::Otel => {
-                let endpoint = (format!("{path}.endpoint"), store.endpoint.as_deref());
-                let names = (store.service_name.as_deref(), store.environment.as_deref());
-                let otel = self.otel(path, &endpoint, store.protocol, &store.headers, names, &store.tls);
+                let otel = self.otel(path, store.clone().collector());
                 EventStore::Otel(Otel { flat_attributes: store.flat_attributes, ..otel })
             }
             EventStoreKind::Axiom => self.axiom(path, store).map_or(EventStore::Disabled, EventStore::Axiom),
@@ -115,11 +111,7 @@ impl Checker<'_> {
             ObjectStoreKind::Disabled => ObjectStore::Disabled,
             ObjectStoreKind::Stdout => ObjectStore::Stdout,
             ObjectStoreKind::S3 => ObjectStore::S3(self.s3(path, store)?),
-            ObjectStoreKind::Otel => {
-                let endpoint = (format!("{path}.otel_endpoint"), store.otel_endpoint.as_deref());
-                let names = (store.service_name.as_deref(), store.environment.as_deref());
-                ObjectStore::Otel(self.otel(path, &endpoint, store.protocol, &store.headers, names, &store.tls))
-            }
+            ObjectStoreKind::Otel => ObjectStore::Otel(self.otel(path, store.clone().collector())),
             ObjectStoreKind::Disk => {
                 let Some(folder) = store.path.clone() else {
                     self.refuse(path, "a disk store needs a `path`");
@@ -141,46 +133,15 @@ impl Checker<'_> {
         })
     }
 
-    fn otel(
-        &mut self,
-        path: &str,
-        (endpoint_path, endpoint): &(String, Option<&str>),
-        protocol: Protocol,
-        headers: &BTreeMap<String, ValueSource>,
-        (service_name, environment): (Option<&str>, Option<&str>),
-        tls: &written::Tls,
-    ) -> Otel {
-        if tls.insecure_skip_verify {
-            self.refuse(
-                &format!("{path}.tls.insecure_skip_verify"),
-                "certificates are always checked in this version; remove the key, or set it to false",
-            );
-        }
-        let endpoint = self.filled(endpoint_path, endpoint.unwrap_or(effective::endpoint(protocol)));
-        self.check_address(endpoint_path, &endpoint);
-        let values = headers
-            .iter()
-            .filter_map(|(name, source)| Some((name.clone(), self.value(&format!("{path}.headers.{name}"), source)?)));
-        Otel {
-            headers: values.collect(),
-            endpoint,
-            protocol,
-            service_name: service_name.unwrap_or(effective::SERVICE_NAME).to_owned(),
-            environment: environment.unwrap_or(effective::ENVIRONMENT).to_owned(),
-            tls: tls.enabled,
-            flat_attributes: false,
-        }
-    }
-
     /// A text with the environment put in. What lacks a variable is refused.
-    fn filled(&mut self, path: &str, text: &str) -> String {
+    pub(super) fn filled(&mut self, path: &str, text: &str) -> String {
         from_environment(text).unwrap_or_else(|name| {
             self.refuse(path, format!("the environment variable `{name}` is not set"));
             "localhost".to_owned()
         })
     }
 
-    fn check_address(&mut self, path: &str, endpoint: &str) {
+    pub(super) fn check_address(&mut self, path: &str, endpoint: &str) {
         let url = if endpoint.contains("://") { endpoint.to_owned() } else { format!("http://{endpoint}") };
         if !url.parse::<Uri>().is_ok_and(|uri| uri.host().is_some_and(|host| !host.is_empty())) {
             self.refuse(path, format!("found `{endpoint}`; expected host and port, or a URL"));

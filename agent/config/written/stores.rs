@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::truth;
+use super::{some_truth, truth};
 
 /// A value, or the environment variable that holds it.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
@@ -33,11 +33,11 @@ pub enum ValueSourceKind {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct Tls {
-    /// Whether it is used.
-    #[serde(default, deserialize_with = "truth")]
+    /// Whether it is used, where the endpoint is not a URL, which says it.
+    #[serde(default, deserialize_with = "some_truth", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "bool")]
-    pub enabled: bool,
-    /// Whether the collector's certificate goes unchecked.
+    pub enabled: Option<bool>,
+    /// Whether the collector's certificate goes unchecked, so that anybody can take its place.
     #[serde(default, deserialize_with = "truth")]
     #[schemars(with = "bool")]
     pub insecure_skip_verify: bool,
@@ -65,6 +65,19 @@ pub enum Protocol {
     Stdout,
 }
 
+/// How requests are compressed. Ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// Not at all.
+    #[default]
+    None,
+    /// `gzip`, which every collector reads.
+    Gzip,
+    /// `zstd`, at less cost and with less bytes.
+    Zstd,
+}
+
 /// An entry of `event_stores`.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 pub struct EventStore {
@@ -78,8 +91,14 @@ pub struct EventStore {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
     /// `otel`.
-    #[serde(default)]
-    pub protocol: Protocol,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
+    /// `otel`. Ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Compression>,
+    /// `otel`: how long an answer may take, such as `10s`. Ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<String>,
     /// `otel`: header fields of each request.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, ValueSource>,
@@ -169,8 +188,14 @@ pub struct ObjectStore {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub otel_endpoint: Option<String>,
     /// `otel`.
-    #[serde(default)]
-    pub protocol: Protocol,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
+    /// `otel`. Ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Compression>,
+    /// `otel`: how long an answer may take, such as `10s`. Ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<String>,
     /// `otel`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, ValueSource>,
