@@ -101,6 +101,8 @@ ledger! {
     objects_seen,
     /// Objects that a store took.
     objects_delivered,
+    /// Objects that a store took because it had them already: they are among those delivered.
+    objects_unchanged,
     /// Objects that a store refused, or could not take in time.
     objects_failed,
     /// Objects dropped because too many were waiting.
@@ -203,6 +205,7 @@ impl Ledger {
             self.objects_seen.get(),
             self.objects_delivered.get(),
             &[
+                ("of which unchanged", self.objects_unchanged.get()),
                 ("failed", self.objects_failed.get()),
                 ("queue_full", self.objects_queue_full.get()),
                 ("shutdown", self.objects_shutdown.get()),

@@ -14,6 +14,7 @@ use super::{
 };
 
 mod plugins;
+mod s3;
 mod stores;
 mod tap;
 

@@ -253,7 +253,7 @@ impl Delivery {
             to.events.push(outbox);
         }
         for (store, records) in &stores.objects {
-            let outbox = ObjectsStore::open(store, console)?.map(|store| {
+            let outbox = ObjectsStore::open(store, console, ledger)?.map(|store| {
                 let (outbox, parcels) = Outbox::new(ledger, memory, patience, object_counts);
                 tasks.spawn(deliver_objects(Arc::new(store), parcels, to.events(*records).cloned()));
                 outbox
@@ -466,11 +466,11 @@ impl Events {
 }
 
 impl ObjectsStore {
-    fn open(store: &ObjectStore, console: &Console) -> Result<Option<Self>, SinkError> {
+    fn open(store: &ObjectStore, console: &Console, ledger: &Arc<Ledger>) -> Result<Option<Self>, SinkError> {
         Ok(Some(match store {
             ObjectStore::Disabled => return Ok(None),
             ObjectStore::Stdout => Self::Stdout(console.clone()),
-            ObjectStore::S3(s3) => Self::S3(Box::new(S3Store::new(s3.clone()))),
+            ObjectStore::S3(s3) => Self::S3(Box::new(S3Store::new(s3.clone(), ledger.clone())?)),
             ObjectStore::Otel(otel) => Self::Otlp(Box::new(Otlp::new(otel, "qtap.objectstore", console)?)),
             ObjectStore::Disk { path, access_url } => {
                 Self::Disk(DiskStore::open(path.clone(), access_url.clone(), uring_allowed())?)

@@ -2,8 +2,14 @@
 //! what never does. Without root.
 #![forbid(unsafe_code)]
 
+mod buckets;
 mod configuration;
 mod golden;
+#[path = "../live/programs.rs"]
+#[expect(dead_code, reason = "the live tests use the rest")]
+mod programs;
 mod secrets;
 mod stores;
+#[path = "../common/tools.rs"]
+mod tools;
 mod traffic;
