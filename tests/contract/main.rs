@@ -6,7 +6,7 @@ mod buckets;
 mod configuration;
 mod golden;
 #[path = "../live/programs.rs"]
-#[expect(dead_code, reason = "the live tests use the rest")]
+#[allow(dead_code, unused_imports, reason = "the live tests use the rest")]
 mod programs;
 mod secrets;
 mod stores;

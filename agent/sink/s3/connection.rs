@@ -6,7 +6,7 @@ use aws_config::{
     default_provider::credentials::DefaultCredentialsChain,
     environment::EnvironmentVariableRegionProvider,
     imds::{self, region::ImdsRegionProvider},
-    meta::region::{ProvideRegion as _, RegionProviderChain},
+    meta::region::RegionProviderChain,
     profile::region,
     provider_config::ProviderConfig,
 };

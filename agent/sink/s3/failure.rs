@@ -104,7 +104,7 @@ impl Failure {
 
 const NO_CREDENTIALS: &str = "no credentials";
 
-fn credentials_error(error: &dyn std::error::Error) -> Option<&CredentialsError> {
+fn credentials_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a CredentialsError> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref() {
