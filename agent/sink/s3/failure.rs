@@ -24,6 +24,8 @@ pub(super) struct Failure {
     status: u16,
     /// The service's own name of the error; empty: it told none.
     code: String,
+    /// Whether it was the begin of an upload in parts.
+    begins_parts: bool,
     /// For whoever retries.
     pub error: SinkError,
 }
@@ -34,7 +36,7 @@ impl Failure {
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
         let unavailable = |reason| SinkError::unavailable(NAME, reason);
-        let none = |error| Self { status: 0, code: String::new(), error };
+        let none = |error| Self { status: 0, code: String::new(), begins_parts: false, error };
         if let Some(credentials) = credentials_error(error) {
             return none(unavailable(no_credentials(credentials, config)));
         }
@@ -62,7 +64,13 @@ impl Failure {
         let status = error.raw_response().map_or(0, |raw| raw.status().as_u16());
         let mut reason = words(status, &code, config, header).unwrap_or_default();
         let told = [code.as_str(), message].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
-        let told = if told.is_empty() { format!("status {status}") } else { format!("status {status}, {told}") };
+        let told = if (200..300).contains(&status) {
+            format!("status {status}, {}", one_line(&explain(error)))
+        } else if told.is_empty() {
+            format!("status {status}")
+        } else {
+            format!("status {status}, {told}")
+        };
         reason = if reason.is_empty() { told } else { format!("{reason} ({told})") };
         let after = header("retry-after").and_then(|seconds| seconds.trim().parse().ok()).map(Duration::from_secs);
         let asks_for_more = config.storage_class.is_some() || config.encryption.is_some();
@@ -75,7 +83,18 @@ impl Failure {
             true => SinkError::Refused { store: NAME, reason },
             false => SinkError::Unavailable { store: NAME, reason, after: after.map(|pause| pause.min(PAUSE_MAX)) },
         };
-        Self { status, code, error }
+        Self { status, code, begins_parts: false, error }
+    }
+
+    /// It was the begin of an upload in parts.
+    pub(super) fn in_parts(self) -> Self {
+        Self { begins_parts: true, ..self }
+    }
+
+    /// The service has no uploads in parts, answers to them in a way of its own, as rclone does, or loses parts.
+    pub(super) fn is_about_parts(&self) -> bool {
+        (self.begins_parts && matches!(self.status, 200..300 | 405 | 501))
+            || ["InvalidPart", "InvalidPartOrder", "NoSuchUpload"].contains(&self.code.as_str())
     }
 
     /// Our condition does not hold: there is such an object.
@@ -85,7 +104,7 @@ impl Failure {
 
     /// The condition itself may be what the service does not want.
     pub(super) fn may_be_the_condition(&self) -> bool {
-        matches!(self.status, 400 | 405 | 501) && !self.is_about_keys()
+        matches!(self.status, 400 | 405 | 501) && !self.is_about_keys() && !self.is_about_parts()
     }
 
     /// The keys, not the object: others may be there by now.
@@ -165,7 +184,7 @@ fn words<'a>(status: u16, code: &str, config: &S3, header: impl Fn(&'static str)
 /// Whether the same bytes under the same name would be refused by whatever the service becomes: everything that an
 /// operator can mend is not, nor what happens on the way.
 fn is_about_the_bytes(status: u16, code: &str) -> bool {
-    const TO_MEND: [&str; 21] = [
+    const TO_MEND: [&str; 23] = [
         "AuthorizationHeaderMalformed",
         "AuthorizationQueryParametersError",
         "BadDigest",
@@ -174,6 +193,8 @@ fn is_about_the_bytes(status: u16, code: &str) -> bool {
         "IncompleteBody",
         "InvalidBucketName",
         "InvalidEncryptionAlgorithmError",
+        "InvalidPart",
+        "InvalidPartOrder",
         "InvalidRegion",
         "InvalidSecurity",
         "InvalidStorageClass",

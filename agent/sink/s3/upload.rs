@@ -69,7 +69,11 @@ pub(super) async fn put(
     object: &Object<'_>,
 ) -> Result<bool, Failure> {
     if object.data.len() > WHOLE_MAX {
-        return in_parts(client, config, conditions, object).await;
+        match in_parts(client, config, conditions, object).await {
+            // Every service takes an object whole, if not as fast.
+            Err(failure) if failure.is_about_parts() => tracing::debug!(%failure.error, "an object goes in one piece"),
+            done => return done,
+        }
     }
     conditions.unless_there(|condition| whole(client, config, condition, object)).await
 }
@@ -119,7 +123,7 @@ async fn in_parts(client: &Client, config: &S3, conditions: &Conditions, object:
         .set_ssekms_key_id(kms_key)
         .send()
         .await
-        .map_err(|error| Failure::of(&error, config))?;
+        .map_err(|error| Failure::of(&error, config).in_parts())?;
     let upload = Upload { client, config, key: &object.key, id: begun.upload_id().unwrap_or_default() };
     let done = match upload.parts(&object.data).await {
         Ok(parts) => conditions.unless_there(|condition| upload.complete(condition, parts.clone())).await,
