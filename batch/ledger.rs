@@ -114,6 +114,8 @@ ledger! {
     objects_seen,
     /// Objects that a store took.
     objects_delivered,
+    /// Objects that a store took because it had them already: they are among those delivered.
+    objects_unchanged,
     /// Objects that a store refused, or could not take in time.
     objects_failed,
     /// Objects dropped because too many were waiting.
@@ -251,6 +253,7 @@ impl Ledger {
         );
         let went = self.objects_went();
         let causes = went_causes(&went, self.objects_unspooled.get());
+        let causes = [&[("of which unchanged", self.objects_unchanged.get())], causes.as_slice()].concat();
         line("objects", self.objects_seen.get(), self.objects_delivered.get(), &causes);
         let went = self.events_went();
         let causes = went_causes(&went, self.events_unspooled.get());

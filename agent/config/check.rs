@@ -15,6 +15,7 @@ use super::{
 
 mod collector;
 mod plugins;
+mod s3;
 mod spool;
 mod stores;
 mod tap;

@@ -192,14 +192,54 @@ pub struct S3 {
     pub endpoint: String,
     /// Bucket.
     pub bucket: String,
-    /// Region.
-    pub region: String,
+    /// Region; `None`: the one that is found where the keys are.
+    pub region: Option<String>,
     /// Template of urls.
     pub access_url: String,
     /// Plain HTTP.
     pub insecure: bool,
-    /// Access key and secret key.
-    pub keys: (String, String),
+    /// PEM file of the authorities that are trusted instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// `None`: they are looked for where AWS's own programs look.
+    pub keys: Option<Keys>,
+    /// Which profile they are looked for in; `None`: `AWS_PROFILE`, or the default one.
+    pub profile: Option<String>,
+    /// What keys of objects begin with.
+    pub prefix: String,
+    /// Whether the bucket stands in the path, not in the name of the host.
+    pub path_style: bool,
+    /// As the service names it; `None`: the bucket's default.
+    pub storage_class: Option<String>,
+    /// `None`: the bucket's default.
+    pub encryption: Option<Encryption>,
+    /// How long a presigned url can be used.
+    pub presign_expiry: Duration,
+}
+
+/// What requests are signed with.
+#[derive(Clone)]
+pub struct Keys {
+    /// Access key.
+    pub access: String,
+    /// Secret key.
+    pub secret: String,
+    /// Session token, of temporary ones.
+    pub token: Option<String>,
+}
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keys").finish_non_exhaustive()
+    }
+}
+
+/// How an S3 service encrypts what it keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Encryption {
+    /// By keys of the service's own.
+    Aes256,
+    /// By a key of the key management service; `None`: the bucket's.
+    Kms(Option<String>),
 }
 
 /// Leaves processes alone whose executable matches.
@@ -259,6 +299,24 @@ pub fn is_ignored_by_strategy(value: &str, exe: &str) -> Option<bool> {
     Some(applies && strategy == "ignore")
 }
 
+/// A span of time with its unit: `90s`, `15m`, `1h`, `7d`.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn parse_span(text: &str) -> Result<Duration, String> {
+    let (number, unit) = text.trim().split_at(text.trim().find(|c: char| !c.is_ascii_digit()).unwrap_or(0));
+    let seconds = match unit.trim() {
+        "s" => Some(1),
+        "m" => Some(60),
+        "h" => Some(3600),
+        "d" => Some(86_400),
+        _ => None,
+    };
+    let span = number.parse::<u64>().ok().zip(seconds).and_then(|(n, seconds)| n.checked_mul(seconds));
+    span.map(Duration::from_secs).ok_or_else(|| format!("`{text}` is not a span of time such as 90s, 15m, 1h or 7d"))
+}
+
 /// A number of bytes with an optional `kb`, `mb` or `gb`, each 1024 times the last, up to 64 gb.
 ///
 /// # Errors
@@ -274,22 +332,3 @@ pub fn parse_size(text: &str) -> Result<usize, String> {
     number.checked_mul(1 << shift).filter(|n| *n <= 64 << 30).ok_or_else(|| format!("`{text}` is more than 64gb"))
 }
 
-/// A duration such as `90s`, `12h` or `7d`.
-///
-/// # Errors
-///
-/// What is wrong with it.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is not a duration such as 90s, 12h or 7d");
-    let trimmed = text.trim();
-    let (digits, unit) = trimmed.split_at(trimmed.len() - trimmed.chars().last().map_or(0, char::len_utf8));
-    let seconds: u64 = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86400,
-        _ => return Err(wrong()),
-    };
-    let number: u64 = digits.trim().parse().map_err(|_| wrong())?;
-    number.checked_mul(seconds).filter(|n| (1..=366 * 86400).contains(n)).map(Duration::from_secs).ok_or_else(wrong)
-}

@@ -19,6 +19,8 @@ pub(super) const ENVIRONMENT: &str = "production";
 pub(super) const S3_ENDPOINT: &str = "s3.amazonaws.com";
 /// Region of an S3 store.
 pub(super) const S3_REGION: &str = "us-east-1";
+/// How long presigned urls can be used.
+pub(super) const PRESIGN_EXPIRY: &str = "1h";
 /// Address of Axiom's interface.
 pub(super) const AXIOM: &str = "https://api.axiom.co";
 /// What stands for a secret.
@@ -44,9 +46,28 @@ const EVENT_STORE_KEYS: [(&str, &[&str]); 2] = [
 ];
 /// The same of object stores, besides `event_store`.
 const OBJECT_STORE_KEYS: [(&str, &[&str]); 3] = [
-    ("s3", &["endpoint", "bucket", "region", "access_url", "insecure", "access_key", "secret_key"]),
+    ("s3", &S3_KEYS),
     ("otel", &["otel_endpoint", "protocol", "headers", "service_name", "environment", "compression", "timeout", "tls"]),
     ("disk", &["path", "access_url"]),
+];
+
+const S3_KEYS: [&str; 16] = [
+    "endpoint",
+    "bucket",
+    "region",
+    "access_url",
+    "insecure",
+    "tls",
+    "access_key",
+    "secret_key",
+    "session_token",
+    "profile",
+    "prefix",
+    "path_style",
+    "storage_class",
+    "server_side_encryption",
+    "kms_key_id",
+    "presign_expiry",
 ];
 
 /// Where a collector listens by default.
@@ -109,13 +130,18 @@ fn object_store(store: &mut written::ObjectStore) -> Filled {
         ObjectStoreKind::Otel => filled = store.collector().fill(&environment),
         ObjectStoreKind::S3 => {
             fill(&mut store.endpoint, S3_ENDPOINT);
-            fill(&mut store.region, S3_REGION);
+            // Without keys it is looked for where they are.
+            if store.access_key.is_some() {
+                fill(&mut store.region, S3_REGION);
+            }
             fill(&mut store.access_url, "");
+            fill(&mut store.presign_expiry, PRESIGN_EXPIRY);
         }
         ObjectStoreKind::Disk => fill(&mut store.access_url, ""),
         _ => {}
     }
-    let keys = store.access_key.iter_mut().chain(&mut store.secret_key).chain(&mut store.token);
+    let keys = store.access_key.iter_mut().chain(&mut store.secret_key).chain(&mut store.session_token);
+    let keys = keys.chain(&mut store.token);
     store.headers.values_mut().chain(keys).for_each(hide);
     let urls = store.endpoint.iter_mut().chain(&mut store.otel_endpoint).chain(&mut store.access_url);
     urls.for_each(hide_in_url);

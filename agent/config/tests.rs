@@ -92,7 +92,8 @@ fn broken_yaml_and_rules_show_their_place() {
 #[test]
 fn stores_say_what_they_lack() {
     let store = |lines: &str| format!("services:\n  object_stores:\n    - type: s3\n{lines}");
-    assert!(refused(&store("      bucket: b\n")).contains("needs `access_key` and `secret_key`"));
+    assert!(refused(&store("      region: r\n")).contains("needs a `bucket`"));
+    assert!(refused(&store("      bucket: b\n      access_key: {type: text, value: a}\n")).contains("belong together"));
     let keys = "      access_key: {type: text, value: a}\n      secret_key: {type: env, value: RINGTAP_NO_SUCH}\n";
     assert!(refused(&store(&format!("      bucket: b\n{keys}"))).contains("`RINGTAP_NO_SUCH` is not set"));
     let message = warned("services:\n  event_stores:\n    - type: kafka\n");
@@ -102,6 +103,43 @@ fn stores_say_what_they_lack() {
     );
     let message = refused("services:\n  event_stores:\n    - type: axiom\n      dataset: {type: text, value: d}\n");
     assert!(message.contains("needs a `token`"), "{message}");
+}
+
+#[test]
+fn keys_of_s3_are_checked() {
+    let store = |lines: &str| format!("services: {{object_stores: [{{type: s3, bucket: my-bucket, {lines}}}]}}\n");
+    for (lines, expected) in [
+        ("prefix: /a", ".prefix: found `/a`; expected letters"),
+        ("prefix: 'a b/'", ".prefix: found `a b/`"),
+        ("prefix: a/../b", ".prefix: found `a/../b`"),
+        ("path_style: false, endpoint: '127.0.0.1:9000'", "no bucket can stand before the address `127.0.0.1`"),
+        ("path_style: false, endpoint: '[::1]:9000'", "no bucket can stand before the address `[::1]`"),
+        ("path_style: false, bucket: My_Bucket", "`My_Bucket` cannot be a part of a host's name"),
+        ("server_side_encryption: rot13", "AES256"),
+        ("kms_key_id: k", ".kms_key_id: goes with `server_side_encryption: aws:kms`"),
+        ("presign_expiry: 8d", ".presign_expiry: found `8d`; expected 1s to 7d"),
+        ("presign_expiry: soon", ".presign_expiry: `soon` is not a span of time"),
+        ("session_token: {type: text, value: t}", "`session_token` goes with `access_key`"),
+        ("tls: {insecure_skip_verify: true}", ".tls.insecure_skip_verify: an s3 store always checks certificates"),
+        ("tls: {cert_file: /c, key_file: /k}", "shows no certificate of its own"),
+    ] {
+        let text = store(lines).replace("bucket: my-bucket, path_style: false, bucket", "path_style: false, bucket");
+        let message = refused(&text);
+        assert!(message.contains(expected), "{lines}: {message}");
+    }
+    let all = "prefix: dt=1/, path_style: no, storage_class: STANDARD_IA, server_side_encryption: aws:kms, kms_key_id: k, \
+        presign_expiry: 2d, profile: p, access_url: '{{PRESIGNED}}'";
+    let (config, warnings) = read("qtap.yaml", &store(all)).expect("accepted");
+    assert_eq!(warnings, []);
+    let crate::config::checked::ObjectStore::S3(s3) = &config.stores.objects[0].0 else { panic!("a bucket") };
+    assert!(s3.keys.is_none() && s3.region.is_none() && !s3.path_style);
+    assert_eq!(s3.presign_expiry, std::time::Duration::from_secs(2 * 86_400));
+    // With its keys, and nothing else, it is as it was before there were these.
+    let keys = "access_key: {type: text, value: a}, secret_key: {type: text, value: s}";
+    let (config, _) = read("qtap.yaml", &store(keys)).expect("accepted");
+    let crate::config::checked::ObjectStore::S3(s3) = &config.stores.objects[0].0 else { panic!("a bucket") };
+    assert_eq!((s3.region.as_deref(), s3.prefix.as_str(), s3.path_style), (Some("us-east-1"), "", true));
+    assert_eq!(format!("{:?}", s3.keys), "Some(Keys { .. })");
 }
 
 /// Spellings that other parsers of the same files take.

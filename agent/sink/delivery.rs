@@ -82,7 +82,7 @@ impl Delivery {
         }
         for (store, records) in &stores.objects {
             let records = to.events(*records).cloned();
-            let outbox = match ObjectsStore::open(store, records, &ground.console, &ground.files)? {
+            let outbox = match ObjectsStore::open(store, records, &ground.console, &ground.files, &ground.ledger)? {
                 Some(store) => {
                     let (outbox, parcels) = Outbox::new(Kind::Objects, &common);
                     objects.start(Arc::new(store), &outbox, parcels, ground)?;

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use arrow_array::{BooleanArray, RecordBatch};
 use bytes::Bytes;
-use ringtap_batch::objects::Objects;
+use ringtap_batch::{ledger::Ledger, objects::Objects};
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::{
@@ -85,8 +85,8 @@ pub struct ObjectsStore {
 
 enum Place {
     Stdout(Console),
-    S3(S3Store),
-    Otlp(Otlp),
+    S3(Box<S3Store>),
+    Otlp(Box<Otlp>),
     Disk(DiskStore),
 }
 
@@ -181,17 +181,18 @@ impl ObjectsStore {
         records: Option<Outbox>,
         console: &Console,
         files: &Files,
+        ledger: &Arc<Ledger>,
     ) -> Result<Option<Self>, SinkError> {
         let (to, identity) = match store {
             ObjectStore::Disabled => return Ok(None),
             ObjectStore::Stdout => (Place::Stdout(console.clone()), None),
             ObjectStore::S3(s3) => {
-                (Place::S3(S3Store::new(s3.clone())), Some(format!("s3 {} {}", s3.endpoint, s3.bucket)))
+                (Place::S3(Box::new(S3Store::new(s3.clone(), ledger.clone())?)), Some(format!("s3 {} {}", s3.endpoint, s3.bucket)))
             }
             ObjectStore::Otel(otel) => {
                 let otlp = Otlp::new(otel, "qtap.objectstore", console)?;
                 let identity = (!otlp.is_console()).then(|| format!("otel {}", otel.endpoint));
-                (Place::Otlp(otlp), identity)
+                (Place::Otlp(Box::new(otlp)), identity)
             }
             ObjectStore::Disk { path, access_url } => {
                 let disk = DiskStore::open(path.clone(), access_url.clone(), files.clone())?;

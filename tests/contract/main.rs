@@ -2,9 +2,13 @@
 //! what never does. Without root.
 #![forbid(unsafe_code)]
 
+mod buckets;
 mod configuration;
 mod golden;
 mod otlp;
+#[path = "../live/programs.rs"]
+#[allow(dead_code, unused_imports, reason = "the live tests use the rest")]
+mod programs;
 #[path = "../common/receiver.rs"]
 mod receiver;
 mod secrets;

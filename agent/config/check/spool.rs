@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Checker;
 use crate::config::{
-    checked::{Spool, parse_duration, parse_size},
+    checked::{Spool, parse_span, parse_size},
     written,
 };
 
@@ -27,7 +27,7 @@ impl Checker<'_> {
         if bytes_max < BYTES_MIN {
             self.refuse("services.spool.max_bytes", "a spool needs at least 1mb");
         }
-        let age = written.max_age.as_deref().map(parse_duration).transpose();
+        let age = written.max_age.as_deref().map(parse_span).transpose();
         let age_max = age.unwrap_or_else(|reason| {
             self.refuse("services.spool.max_age", reason);
             None

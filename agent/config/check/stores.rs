@@ -4,7 +4,7 @@ use tonic::codegen::http::Uri;
 
 use super::Checker;
 use crate::config::{
-    checked::{Axiom, EventStore, ObjectStore, Otel, Route, S3},
+    checked::{Axiom, EventStore, ObjectStore, Otel, Route},
     effective,
     template::from_environment,
     written::{self, EventStoreKind, ObjectStoreKind, StoreRef, ValueSource},
@@ -148,48 +148,9 @@ impl Checker<'_> {
         }
     }
 
-    fn s3(&mut self, path: &str, store: &written::ObjectStore) -> Option<S3> {
-        let keys = match (&store.access_key, &store.secret_key) {
-            (Some(access), Some(secret)) => {
-                let access = self.value(&format!("{path}.access_key"), access);
-                let secret = self.value(&format!("{path}.secret_key"), secret);
-                access.zip(secret)
-            }
-            (None, None) => {
-                self.refuse(path, "an s3 store needs `access_key` and `secret_key` in this version");
-                None
-            }
-            _ => {
-                self.refuse(path, "`access_key` and `secret_key` belong together: one of them is missing");
-                None
-            }
-        };
-        let Some(bucket) = store.bucket.clone().filter(|bucket| !bucket.is_empty()) else {
-            self.refuse(path, "an s3 store needs a `bucket`");
-            return None;
-        };
-        let written = store.endpoint.as_deref().unwrap_or(effective::S3_ENDPOINT);
-        let endpoint = self.filled(&format!("{path}.endpoint"), written);
-        if endpoint.contains("://") {
-            self.refuse(
-                &format!("{path}.endpoint"),
-                format!("found `{endpoint}`; expected host and port without a scheme (`insecure: true` means HTTP)"),
-            );
-        }
-        let access_url = store.access_url.clone().unwrap_or_default();
-        self.check_template(path, &access_url);
-        Some(S3 {
-            endpoint,
-            bucket,
-            region: store.region.clone().unwrap_or_else(|| effective::S3_REGION.into()),
-            access_url,
-            insecure: store.insecure,
-            keys: keys?,
-        })
-    }
-
-    fn check_template(&mut self, path: &str, template: &str) {
-        if !template.is_empty() && !template.contains("{{DIGEST}}") {
+    pub(super) fn check_template(&mut self, path: &str, template: &str) {
+        let tells_apart = ["{{DIGEST}}", "{{KEY}}", "{{PRESIGNED}}"].iter().any(|name| template.contains(name));
+        if !template.is_empty() && !tells_apart {
             self.warn(&format!("{path}.access_url"), "without {{DIGEST}} all objects get the same url");
         }
     }

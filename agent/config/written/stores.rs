@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{some_truth, truth};
 
+fn yes() -> bool {
+    true
+}
+
 /// A value, or the environment variable that holds it.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 pub struct ValueSource {
@@ -181,9 +185,34 @@ pub struct ObjectStore {
     /// `s3`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_key: Option<ValueSource>,
-    /// `s3`.
+    /// `s3`. Without it and `access_key`: the environment, the profile's files, a web identity, the metadata services.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_key: Option<ValueSource>,
+    /// `s3`: what goes with temporary keys. Ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_token: Option<ValueSource>,
+    /// `s3`: which profile of the files of AWS has the keys, in place of `AWS_PROFILE`. Ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// `s3`: what the key of each object begins with, as it is: a folder ends in `/`. Ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    /// `s3`: whether the bucket stands in the path; `false`: in the name of the host. Ours.
+    #[serde(default = "yes", deserialize_with = "truth")]
+    #[schemars(with = "bool")]
+    pub path_style: bool,
+    /// `s3`: storage class of the objects, as the service names it. Ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_class: Option<String>,
+    /// `s3`: how the service encrypts the objects. Ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_side_encryption: Option<ServerSideEncryption>,
+    /// `s3`: the key of `aws:kms`, if not the bucket's. Ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kms_key_id: Option<String>,
+    /// `s3`: how long `{{PRESIGNED}}` can be used, such as `1h`; 7 days at most. Ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub presign_expiry: Option<String>,
     /// `otel`: address of the collector.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub otel_endpoint: Option<String>,
@@ -217,6 +246,17 @@ pub struct ObjectStore {
     /// `qpoint`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<ValueSource>,
+}
+
+/// How an S3 service encrypts what it keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum ServerSideEncryption {
+    /// By keys of the service's own.
+    #[serde(rename = "AES256")]
+    Aes256,
+    /// By a key of the key management service.
+    #[serde(rename = "aws:kms")]
+    Kms,
 }
 
 /// Object stores.
