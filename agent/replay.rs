@@ -32,7 +32,7 @@ use crate::{
     config::{Config, checked::ProcessRules},
     pipeline::{Out, Pipeline, Round},
     recording::{RecordedProcesses, Recording, RecordingError},
-    sink::{Patience, console::Console, delivery::Delivery},
+    sink::{Patience, console::Console, delivery::Delivery, rollups::Rollups},
 };
 
 mod capture_file;
@@ -103,9 +103,11 @@ pub fn replay(config: Config, options: &Options) -> anyhow::Result<(Summary, Opt
         Console::start(Patience::UntilRoom).context("cannot start the writer of standard output")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let memory = Arc::new(Memory::new(options.budgets.agent));
-    let delivery = {
+    let (delivery, rollups) = {
         let _inside = runtime.enter();
-        Delivery::start(&config.stores, &console, &ledger, &memory, Patience::UntilRoom)?
+        let delivery = Delivery::start(&config.stores, &console, &ledger, &memory, Patience::UntilRoom)?;
+        let (counts, patience) = ((&ledger, &memory), Patience::UntilRoom);
+        (delivery, Rollups::start(config.rollups.as_ref(), &config.stores, "", counts, patience)?)
     };
     let stacks = Arc::new(config.stacks);
     let context = Arc::new(Context {
@@ -121,13 +123,14 @@ pub fn replay(config: Config, options: &Options) -> anyhow::Result<(Summary, Opt
         tags: options.tags.clone(),
         report_connections: delivery.to.events(Some(0)).is_some(),
     });
-    let out = Out { stacks, to: delivery.to.clone(), console, metrics: Arc::default() };
+    let (to, rollup) = (delivery.to.clone(), rollups.to.clone());
+    let out = Out { stacks, to, rollup, console, metrics: Arc::default() };
     let mut pipeline = Pipeline::new(&context, options.shards, out);
     let progress = Progress::new(options, file_bytes);
     let (counters, packets, fault) = drive(source, &processes, &ledger, &mut pipeline, &progress)?;
     drop(pipeline);
     // Whoever replays waits for the stores: they give up by themselves on what cannot be delivered.
-    runtime.block_on(delivery.drain(Duration::MAX));
+    runtime.block_on(async { tokio::join!(delivery.drain(Duration::MAX), rollups.drain(Duration::MAX)) });
     runtime.shutdown_timeout(Duration::from_secs(1));
     console_thread.join(Duration::MAX);
     let summary = Summary {

@@ -33,7 +33,7 @@ use crate::{
     process::ProcessTable,
     recording::{Recorder, Redactor},
     reload::{Reloader, Slot},
-    sink::{Patience, console::Console, delivery::Delivery},
+    sink::{Patience, console::Console, delivery::Delivery, rollups::Rollups},
 };
 
 /// How often memory that is free goes back to the system.
@@ -96,9 +96,11 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<Report> {
         .build()
         .context("cannot start the runtime of the stores")?;
     let memory = Arc::new(Memory::new(options.budgets.agent));
-    let delivery = {
+    let (delivery, rollups) = {
         let _inside = runtime.enter();
-        Delivery::start(&config.stores, &console, &ledger, &memory, Patience::None)?
+        let delivery = Delivery::start(&config.stores, &console, &ledger, &memory, Patience::None)?;
+        let (counts, patience) = ((&ledger, &memory), Patience::None);
+        (delivery, Rollups::start(config.rollups.as_ref(), &config.stores, &hostname(), counts, patience)?)
     };
     let (signals, mut hangup) = runtime.block_on(async { listen() }).context("cannot listen for signals")?;
     let processes = Arc::new(ProcessTable::new(config.processes));
@@ -119,8 +121,8 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<Report> {
         tags: options.tags.clone(),
         report_connections: delivery.to.events(Some(0)).is_some(),
     });
-    let to = delivery.to.clone();
-    let out = Out { stacks: stacks.clone(), to, console: console.clone(), metrics: metrics.clone() };
+    let (to, rollup) = (delivery.to.clone(), rollups.to.clone());
+    let out = Out { stacks: stacks.clone(), to, rollup, console: console.clone(), metrics: metrics.clone() };
     let target = Target::Pipeline(Pipeline::new(&context, options.shards, out));
     let mut reloader = Reloader {
         file: options.file.clone(),
@@ -134,6 +136,7 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<Report> {
         slot: Slot::default(),
         stacks: Arc::new(RwLock::new(stacks)),
         delivery,
+        rollups,
         before: JoinSet::new(),
     };
     let kernel_counts = Arc::default();

@@ -14,6 +14,7 @@ use super::{
 };
 
 mod plugins;
+mod rollups;
 mod stores;
 mod tap;
 
@@ -26,6 +27,7 @@ pub fn check(document: &Document, written: &Written, warnings: &mut Vec<Problem>
     let mut checker = Checker { document, warnings, problems: Vec::new() };
     let events = checker.event_stores(&written.services.event_stores);
     let objects = checker.object_stores(&written.services);
+    let rollups = checker.rollups(&written.services, &objects);
     let stores = Stores { events, objects };
     let rules = checker.macros(&written.rulekit.macros);
     checker.warn_unused(written, &rules);
@@ -43,7 +45,7 @@ pub fn check(document: &Document, written: &Written, warnings: &mut Vec<Problem>
     let probes = checker.probes(written.tap.budgets.probes.as_deref());
     if checker.problems.is_empty() {
         let processes = ProcessRules { filters, tags, variables, arguments, cgroup };
-        Ok(Config { stores, stacks, wanted: tap::wanted_bits(&written.tap), processes, budgets, probes })
+        Ok(Config { stores, rollups, stacks, wanted: tap::wanted_bits(&written.tap), processes, budgets, probes })
     } else {
         Err(checker.problems)
     }

@@ -6,10 +6,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use plugins::*;
+pub use rollups::*;
 pub use stores::*;
 pub use tap::*;
 
 mod plugins;
+mod rollups;
 mod stores;
 mod tap;
 
@@ -69,6 +71,9 @@ pub struct Services {
     pub event_stores: Vec<EventStore>,
     /// `object_stores`.
     pub object_stores: Vec<ObjectStore>,
+    /// Transactions as rows in Parquet files. Ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollups: Option<Rollups>,
     /// Classifier service; not part of this agent.
     #[serde(skip_serializing_if = "is_null")]
     #[schemars(with = "Option<serde_json::Value>")]

@@ -6,7 +6,9 @@ pub mod console;
 pub mod delivery;
 pub mod disk;
 pub mod otlp;
+pub mod rollups;
 pub mod s3;
+mod s3_file;
 pub mod stdout;
 pub mod template;
 

@@ -20,8 +20,8 @@ const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// A bucket.
 pub struct S3Store {
-    client: Client,
-    config: S3,
+    pub(super) client: Client,
+    pub(super) config: S3,
 }
 
 impl S3Store {

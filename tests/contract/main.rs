@@ -2,8 +2,13 @@
 //! what never does. Without root.
 #![forbid(unsafe_code)]
 
+#[path = "../../benches/common/mod.rs"]
+mod common;
 mod configuration;
 mod golden;
+mod rollups;
 mod secrets;
 mod stores;
+#[path = "../common/tools.rs"]
+mod tools;
 mod traffic;
