@@ -98,9 +98,10 @@ fn whole_day(folder: &Path, exchanges: usize) {
     }
     flush(&mut waiting, &mut open, true);
     let (making, writing) = (making.as_secs_f64(), writing.as_secs_f64());
+    #[expect(clippy::cast_precision_loss, reason = "few enough")]
+    let rate = rows as f64 / (making + writing);
     println!(
-        "{{\"rows\":{rows},\"files\":{files},\"making_seconds\":{making:.3},\"writing_seconds\":{writing:.3},\"rows_per_second\":{:.0}}}",
-        rows as f64 / (making + writing)
+        "{{\"rows\":{rows},\"files\":{files},\"making_seconds\":{making:.3},\"writing_seconds\":{writing:.3},\"rows_per_second\":{rate:.0}}}"
     );
 }
 

@@ -5,24 +5,33 @@
 
 use std::io::Write;
 
-use arrow_array::{RecordBatch, cast::AsArray, types::TimestampMicrosecondType};
+use arrow_array::{ArrayRef, RecordBatch, StringArray, cast::AsArray, types::TimestampMicrosecondType};
+use arrow_schema::{DataType, Field};
 use arrow_select::{concat::concat_batches, interleave::interleave_record_batch};
 use parquet::{
-    arrow::{ArrowWriter, arrow_writer::ArrowWriterOptions},
+    arrow::{
+        ArrowWriter,
+        arrow_writer::{
+            ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, ArrowWriterOptions, compute_leaves,
+        },
+    },
     basic::{Compression, Encoding, ZstdLevel},
     errors::Result,
     file::{
         metadata::{KeyValue, SortingColumn},
         properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder},
+        writer::SerializedFileWriter,
     },
     schema::types::ColumnPath,
 };
 use ringtap_batch::rollups::{COLUMNS, Kind, SCHEMA};
 
+use super::texts::{self, Manner};
+
 /// Rows of a row group: as many as DuckDB reads with one thread at a time, and few enough to be passed over often.
 pub const ROW_GROUP_ROWS: usize = 122_880;
 /// Rows of a page, the smallest part that can be passed over.
-const PAGE_ROWS: usize = 20_000;
+pub(super) const PAGE_ROWS: usize = 20_000;
 /// Of hundred lookups of what is not there one reads a row group for nothing.
 const BLOOM_FALSE: f64 = 0.01;
 /// Runs of rows that lie together are moved as such if they are at least so long on average.
@@ -37,7 +46,10 @@ const WITHOUT_ORDER: [&str; 5] = ["digest", "url", "object_url", "path", "tls_sn
 
 /// A file that is being written.
 pub struct RollupFile<W: Write + Send> {
-    writer: ArrowWriter<W>,
+    writer: SerializedFileWriter<W>,
+    columns: ArrowRowGroupWriterFactory,
+    compression_level: i32,
+    groups: usize,
     rows: u64,
 }
 
@@ -52,7 +64,9 @@ impl<W: Write + Send> RollupFile<W> {
             .with_properties(properties(host, compression_level)?)
             // Everything stands in Parquet's own types; Arrow's would speak to some readers only.
             .with_skip_arrow_metadata(true);
-        Ok(Self { writer: ArrowWriter::try_new_with_options(to, SCHEMA.clone(), options)?, rows: 0 })
+        let writer = ArrowWriter::try_new_with_options(to, SCHEMA.clone(), options)?;
+        let (writer, columns) = writer.into_serialized_writer()?;
+        Ok(Self { writer, columns, compression_level, groups: 0, rows: 0 })
     }
 
     /// Writes batches as one row group, in order of time.
@@ -61,20 +75,52 @@ impl<W: Write + Send> RollupFile<W> {
     ///
     /// What is beneath fails.
     pub fn write(&mut self, batches: &[RecordBatch]) -> Result<()> {
+        if batches.is_empty() {
+            return Ok(());
+        }
         match order(batches) {
-            Order::AsTheyAre => batches.iter().try_for_each(|batch| self.writer.write(batch))?,
+            Order::AsTheyAre => self.write_ordered(batches),
             Order::Runs(runs) => {
                 let slices: Vec<RecordBatch> =
                     runs.iter().map(|(batch, from, len)| batches[*batch].slice(*from, *len)).collect();
-                self.writer.write(&concat_batches(&SCHEMA, &slices)?)?;
+                self.write_ordered(&[concat_batches(&SCHEMA, &slices)?])
             }
             Order::Rows(rows) => {
                 let all: Vec<&RecordBatch> = batches.iter().collect();
-                self.writer.write(&interleave_record_batch(&all, &rows)?)?;
+                self.write_ordered(&[interleave_record_batch(&all, &rows)?])
             }
         }
+    }
+
+    fn write_ordered(&mut self, batches: &[RecordBatch]) -> Result<()> {
+        let leaves = self.writer.schema_descr().columns().to_vec();
+        let mut writers = self.columns.create_column_writers(self.groups)?.into_iter();
+        let mut group = self.writer.next_row_group()?;
+        let mut place = 0;
+        for (column, field) in SCHEMA.fields().iter().enumerate() {
+            let arrays: Vec<&ArrayRef> = batches.iter().map(|batch| batch.column(column)).collect();
+            let width = compute_leaves(field, &arrays[0].slice(0, 0))?.len();
+            let own: Vec<ArrowColumnWriter> = writers.by_ref().take(width).collect();
+            let made =
+                match manner(field.name(), self.compression_level).filter(|_| field.data_type() == &DataType::Utf8) {
+                    Some(manner) => {
+                        let texts: Vec<&StringArray> = arrays.iter().map(|array| array.as_string()).collect();
+                        texts::chunk(&leaves[place], &texts, manner)?
+                    }
+                    None => None,
+                };
+            match made {
+                Some((bytes, close)) => group.append_column(&bytes, close)?,
+                None => write_values(own, field, &arrays)?
+                    .into_iter()
+                    .try_for_each(|chunk| chunk.append_to_row_group(&mut group))?,
+            }
+            place += width;
+        }
+        group.close()?;
+        self.groups += 1;
         self.rows += batches.iter().map(|batch| batch.num_rows() as u64).sum::<u64>();
-        self.writer.flush()
+        Ok(())
     }
 
     /// Rows so far.
@@ -95,6 +141,29 @@ impl<W: Write + Send> RollupFile<W> {
     pub fn finish(self) -> Result<W> {
         self.writer.into_inner()
     }
+}
+
+/// The chunks of a column by parquet's own writers, one for each leaf.
+fn write_values(
+    mut writers: Vec<ArrowColumnWriter>,
+    field: &Field,
+    arrays: &[&ArrayRef],
+) -> Result<Vec<ArrowColumnChunk>> {
+    for array in arrays {
+        for (writer, leaf) in writers.iter_mut().zip(compute_leaves(field, array)?) {
+            writer.write(&leaf)?;
+        }
+    }
+    writers.into_iter().map(ArrowColumnWriter::close).collect()
+}
+
+/// How a column of texts is written, unless nearly every row has a value of its own.
+fn manner(name: &str, compression_level: i32) -> Option<Manner> {
+    (!UNIQUE.contains(&name)).then(|| Manner {
+        compression_level,
+        bloom: LOOKED_UP.contains(&name).then_some(BLOOM_FALSE),
+        statistics: !WITHOUT_ORDER.contains(&name),
+    })
 }
 
 /// How rows come into order.
@@ -158,9 +227,6 @@ fn properties(host: &str, compression_level: i32) -> Result<WriterProperties> {
     for name in WITHOUT_ORDER {
         all = all.set_column_statistics_enabled(path(name), EnabledStatistics::None);
     }
-    for name in UNIQUE {
-        all = all.set_column_dictionary_enabled(path(name), false);
-    }
     Ok(all.build())
 }
 
@@ -181,6 +247,8 @@ fn encoded(all: WriterPropertiesBuilder, name: &'static str, kind: Kind) -> Writ
         Kind::Time | Kind::Micros | Kind::Count => differences(all),
         Kind::Map => nested(all, &["key_value.key", "key_value.value"]),
         Kind::Texts => nested(all, &["list.element"]),
+        // A dictionary of texts is made apart, where it is of use.
+        Kind::Text => all.set_column_dictionary_enabled(path(name), false),
         _ if name == "src_port" => differences(all),
         _ => all,
     }

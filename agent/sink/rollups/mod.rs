@@ -12,6 +12,7 @@
 mod file;
 mod folder;
 mod send;
+mod texts;
 mod writer;
 
 use std::{
@@ -56,14 +57,12 @@ struct Rows {
 }
 
 impl Rows {
-    /// The same rows in less room, now that many stand together.
-    fn replaced(mut self, batch: RecordBatch) -> Self {
+    /// Other rows that take room as well.
+    fn beside(&self, batch: RecordBatch) -> Self {
         let bytes = batch.get_array_memory_size();
         self.shared.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.shared.memory.changed(0, bytes);
-        self.shared.leave(self.bytes);
-        (self.batch, self.bytes) = (batch, bytes);
-        self
+        Self { batch, bytes, shared: self.shared.clone() }
     }
 }
 

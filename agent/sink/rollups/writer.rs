@@ -116,20 +116,22 @@ impl Writer {
         self.folder.close();
     }
 
-    /// Sorts rows into their hours.
+    /// Sorts rows into their hours; mostly all are of one.
     fn take(&mut self, rows: Rows) {
         let times = rows.batch.column(0).as_primitive::<TimestampMicrosecondType>().values().clone();
-        let (Some(first), Some(last)) = (times.iter().min(), times.iter().max()) else { return };
-        for hour in hour_of(*first)..=hour_of(*last) {
-            if hour_of(*first) == hour_of(*last) {
-                return self.add(hour, *first, rows);
+        let mut hours: Vec<Hour> = times.iter().map(|time| hour_of(*time)).collect();
+        hours.dedup();
+        hours.sort_unstable();
+        hours.dedup();
+        for hour in &hours {
+            let own: BooleanArray = times.iter().map(|time| Some(hour_of(*time) == *hour)).collect();
+            let Some(first) = own.values().set_indices().next() else { continue };
+            if hours.len() == 1 {
+                return self.add(*hour, times[first], rows);
             }
-            let own: BooleanArray = times.iter().map(|time| Some(hour_of(*time) == hour)).collect();
-            if let (Some(at), Ok(part)) = (own.values().set_indices().next(), filter_record_batch(&rows.batch, &own)) {
-                self.shared.memory.changed(0, part.get_array_memory_size());
-                self.shared.bytes.fetch_add(part.get_array_memory_size(), Ordering::Relaxed);
-                let bytes = part.get_array_memory_size();
-                self.add(hour, times[at], Rows { batch: part, bytes, shared: self.shared.clone() });
+            match filter_record_batch(&rows.batch, &own) {
+                Ok(part) => self.add(*hour, times[first], rows.beside(part)),
+                Err(error) => self.lose(own.true_count() as u64, &error.to_string()),
             }
         }
     }
@@ -265,7 +267,7 @@ impl Open {
         if let Ok(joined) = concat_batches(&SCHEMA, self.small.iter().map(|rows| &rows.batch))
             && let Some(first) = self.small.pop()
         {
-            self.large.push(first.replaced(joined));
+            self.large.push(first.beside(joined));
             self.small.clear();
         }
     }
