@@ -29,7 +29,7 @@ def duckdb():
         headers="CASE WHEN request_headers['Host'] IS NULL THEN 0 ELSE 1 END",
         table=f"read_parquet('{glob}', hive_partitioning = true)",
     )
-    return duckdb.sql(query).fetchone()
+    return duckdb.sql(query).fetchall()[0]
 
 
 def pyarrow():

@@ -31,7 +31,7 @@ use crate::config::checked;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How often what is too old is looked for.
 const RETAIN_EVERY: Duration = Duration::from_secs(600);
-/// After the end of an hour its rows have so long to arrive.
+/// After the end of an hour, and after its last rows, more have so long to arrive.
 const HOUR_GRACE: Duration = Duration::from_secs(10);
 /// Hours that are written at a time; a recording can jump.
 const HOURS_MAX: usize = 4;
@@ -70,6 +70,8 @@ struct Open {
     small: Vec<Rows>,
     large: Vec<Rows>,
     begun: Instant,
+    /// When its last rows came.
+    touched: Instant,
 }
 
 impl Writer {
@@ -164,7 +166,7 @@ impl Writer {
         let place = self.folder.next(hour, time_us)?;
         let file = Steady { file: create(&place.temporary)?, at: 0, shared: self.shared.clone() };
         let file = RollupFile::begin(file, &self.settings.host, self.settings.compression_level)?;
-        Ok(Open { place, file, small: Vec::new(), large: Vec::new(), begun: Instant::now() })
+        Ok(Open { place, file, small: Vec::new(), large: Vec::new(), begun: Instant::now(), touched: Instant::now() })
     }
 
     /// Writes what waits of an hour as a row group.
@@ -181,7 +183,8 @@ impl Writer {
     fn look(&mut self) {
         let now = Timestamp::now().as_microsecond() - i64::try_from(HOUR_GRACE.as_micros()).unwrap_or(0);
         let is_over = |hour: Hour, open: &Open| {
-            open.begun.elapsed() >= self.settings.max_age || (hour < hour_of(now) && open.begun.elapsed() >= HOUR_GRACE)
+            open.begun.elapsed() >= self.settings.max_age
+                || (hour < hour_of(now) && open.touched.elapsed() >= HOUR_GRACE)
         };
         let over: Vec<Hour> = self.hours.iter().filter(|(hour, open)| is_over(**hour, open)).map(|(h, _)| *h).collect();
         for hour in over {
@@ -252,6 +255,7 @@ impl Writer {
 
 impl Open {
     fn add(&mut self, rows: Rows) {
+        self.touched = Instant::now();
         if rows.batch.num_rows() >= JOINED_ROWS {
             return self.large.push(rows);
         }
