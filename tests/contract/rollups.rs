@@ -255,9 +255,10 @@ const VICTIM: &str = "RINGTAP_TEST_ROLLUP_VICTIM";
 #[ignore = "started and killed by another test"]
 fn victim() -> anyhow::Result<()> {
     let Some(folder) = std::env::var_os(VICTIM) else { return Ok(()) };
+    // Made before, however long that takes: the files of an hour that is over are closed when nothing more comes.
+    let batches: Vec<RecordBatch> = day(1_000_000, false).take(32).collect();
     let own = Own::start(&settings(Path::new(&folder)))?;
-    // More than a row group: some of it is on disk already.
-    day(1_000_000, false).take(32).try_for_each(|batch| own.offer(batch))?;
+    batches.into_iter().try_for_each(|batch| own.offer(batch))?;
     std::thread::sleep(Duration::from_secs(300));
     Ok(())
 }
@@ -314,9 +315,10 @@ fn a_full_disk_is_a_counted_loss() -> anyhow::Result<()> {
     }
     let _mounted = Mounted(disk.clone());
     fs::write(disk.join("ballast"), vec![0; 2 << 20])?;
-    let own = Own::start(&checked::Rollups { max_age: Duration::from_secs(1), ..settings(&disk) })?;
-    let mut batches = day(4_000_000, false);
     // More than a megabyte in one row group, which fails after some seconds.
+    let batches: Vec<RecordBatch> = day(4_000_000, false).take(31).collect();
+    let mut batches = batches.into_iter();
+    let own = Own::start(&checked::Rollups { max_age: Duration::from_secs(1), ..settings(&disk) })?;
     batches.by_ref().take(30).try_for_each(|batch| own.offer(batch))?;
     let begun = Instant::now();
     while own.ledger.rollup_rows_failed.get() == 0 {
@@ -335,9 +337,10 @@ fn a_full_disk_is_a_counted_loss() -> anyhow::Result<()> {
 #[test]
 fn files_say_what_can_be_passed_over() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    let own = Own::start(&settings(folder.path()))?;
     // Two row groups in one hour.
-    day(6_000_000, false).take(61).try_for_each(|batch| own.offer(batch))?;
+    let batches: Vec<RecordBatch> = day(6_000_000, false).take(61).collect();
+    let own = Own::start(&settings(folder.path()))?;
+    batches.into_iter().try_for_each(|batch| own.offer(batch))?;
     own.finish()?;
     let found = files(folder.path());
     ensure!(found.len() == 1, "{found:?}");
