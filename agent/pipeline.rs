@@ -13,8 +13,8 @@ use ringtap_batch::{
 
 use crate::{
     metrics::Metrics,
-    sink::{console::Console, outbox::Outboxes},
-    stack::Stacks,
+    sink::{console::Console, outbox::Outboxes, rollups::Rollup},
+    stack::{Stacks, To},
 };
 
 /// The shards, and what they hand their output to.
@@ -30,6 +30,8 @@ pub struct Out {
     pub stacks: Arc<Stacks>,
     /// Where events and objects go.
     pub to: Outboxes,
+    /// Where rows go.
+    pub rollup: Option<Rollup>,
     /// Where lines go.
     pub console: Console,
     /// What is counted of the traffic.
@@ -111,7 +113,8 @@ impl Out {
             events.offer(connections);
         }
         if let Some(transactions) = output.transactions.take() {
-            self.stacks.take(&transactions, &self.to, &self.metrics, &|block| {
+            let to = To { stores: &self.to, rollup: self.rollup.as_ref() };
+            self.stacks.take(&transactions, to, &self.metrics, &|block| {
                 if self.console.line(block).is_err() {
                     tracing::debug!("lines were dropped: standard output is slow or closed");
                 }

@@ -18,7 +18,10 @@ use crate::{
     metrics::Metrics,
     pipeline::Out,
     process::ProcessTable,
-    sink::delivery::{Delivery, Ground},
+    sink::{
+        delivery::{Delivery, Ground},
+        rollups::Rollups,
+    },
     stack::Stacks,
 };
 
@@ -77,6 +80,8 @@ pub struct Reloader {
     pub stacks: ActingStacks,
     /// The stores that take what the capture makes now.
     pub delivery: Delivery,
+    /// The rollups that take its rows.
+    pub rollups: Rollups,
     /// Stores of configurations before, which still deliver.
     pub before: JoinSet<()>,
 }
@@ -139,6 +144,10 @@ impl Reloader {
     async fn replace(&mut self, config: Config) -> Result<(), String> {
         let memory = self.context.memory.clone();
         let delivery = Delivery::start(&config.stores, &self.ground).map_err(|error| error.to_string())?;
+        let (host, ground) = (&self.context.hostname, &self.ground);
+        let counts = (&ground.ledger, &ground.memory);
+        let rollups = Rollups::start(config.rollups.as_ref(), &config.stores, host, counts, ground.patience)
+            .map_err(|error| error.to_string())?;
         let mut budgets = config.budgets;
         budgets.body = self.body.unwrap_or(budgets.body);
         let stacks = Arc::new(config.stacks);
@@ -158,6 +167,7 @@ impl Reloader {
         let out = Out {
             stacks: stacks.clone(),
             to: delivery.to.clone(),
+            rollup: rollups.to.clone(),
             console: self.ground.console.clone(),
             metrics: self.metrics.clone(),
         };
@@ -171,13 +181,15 @@ impl Reloader {
         self.context = context;
         let old = std::mem::replace(&mut self.delivery, delivery);
         self.before.spawn(old.drain(Duration::MAX));
+        let old = std::mem::replace(&mut self.rollups, rollups);
+        self.before.spawn(old.drain(Duration::MAX));
         Ok(())
     }
 
     /// Waits until everything is delivered, also what configurations before have taken, at most until the deadline.
     pub async fn drain(mut self, deadline: Duration) {
         let begun = std::time::Instant::now();
-        self.delivery.drain(deadline).await;
+        tokio::join!(self.delivery.drain(deadline), self.rollups.drain(deadline));
         let rest = async { while self.before.join_next().await.is_some() {} };
         if tokio::time::timeout(deadline.saturating_sub(begun.elapsed()), rest).await.is_err() {
             tracing::warn!("the stores of the configuration before did not take everything in time");

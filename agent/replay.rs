@@ -37,6 +37,7 @@ use crate::{
         Patience,
         console::Console,
         delivery::{Delivery, Ground},
+        rollups::Rollups,
     },
 };
 
@@ -117,9 +118,11 @@ pub fn replay(config: Config, options: &Options) -> anyhow::Result<(Summary, Opt
         files: Files::start(uring_allowed()).context("cannot start the writer of files")?,
         spool: None,
     };
-    let delivery = {
+    let (delivery, rollups) = {
         let _inside = runtime.enter();
-        Delivery::start(&config.stores, &ground)?
+        let (counts, patience) = ((&ledger, &memory), ground.patience);
+        let rollups = Rollups::start(config.rollups.as_ref(), &config.stores, "", counts, patience)?;
+        (Delivery::start(&config.stores, &ground)?, rollups)
     };
     // Whoever holds standard output keeps its writer alive.
     drop(ground);
@@ -137,13 +140,14 @@ pub fn replay(config: Config, options: &Options) -> anyhow::Result<(Summary, Opt
         tags: options.tags.clone(),
         report_connections: delivery.to.events(Some(0)).is_some(),
     });
-    let out = Out { stacks, to: delivery.to.clone(), console, metrics: Arc::default() };
+    let (to, rollup) = (delivery.to.clone(), rollups.to.clone());
+    let out = Out { stacks, to, rollup, console, metrics: Arc::default() };
     let mut pipeline = Pipeline::new(&context, options.shards, out);
     let progress = Progress::new(options, file_bytes);
     let (counters, packets, fault) = drive(source, &processes, &ledger, &mut pipeline, &progress)?;
     drop(pipeline);
     // Whoever replays waits for the stores: they give up by themselves on what cannot be delivered.
-    runtime.block_on(delivery.drain(Duration::MAX));
+    runtime.block_on(async { tokio::join!(delivery.drain(Duration::MAX), rollups.drain(Duration::MAX)) });
     runtime.shutdown_timeout(Duration::from_secs(1));
     console_thread.join(Duration::MAX);
     let summary = Summary {

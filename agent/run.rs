@@ -38,6 +38,7 @@ use crate::{
         Patience,
         console::Console,
         delivery::{Delivery, Ground},
+        rollups::Rollups,
     },
     spool::Spool,
 };
@@ -103,9 +104,11 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<Report> {
         .context("cannot start the runtime of the stores")?;
     let memory = Arc::new(Memory::new(options.budgets.agent));
     let ground = ground(&config, options, console.clone(), &ledger, &memory)?;
-    let delivery = {
+    let (delivery, rollups) = {
         let _inside = runtime.enter();
-        Delivery::start(&config.stores, &ground)?
+        let (counts, patience) = ((&ledger, &memory), ground.patience);
+        let rollups = Rollups::start(config.rollups.as_ref(), &config.stores, &hostname(), counts, patience)?;
+        (Delivery::start(&config.stores, &ground)?, rollups)
     };
     tell_orphans(ground.spool.as_deref());
     let spool = ground.spool.clone();
@@ -128,8 +131,8 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<Report> {
         tags: options.tags.clone(),
         report_connections: delivery.to.events(Some(0)).is_some(),
     });
-    let to = delivery.to.clone();
-    let out = Out { stacks: stacks.clone(), to, console, metrics: metrics.clone() };
+    let (to, rollup) = (delivery.to.clone(), rollups.to.clone());
+    let out = Out { stacks: stacks.clone(), to, rollup, console, metrics: metrics.clone() };
     let target = Target::Pipeline(Pipeline::new(&context, options.shards, out));
     let mut reloader = Reloader {
         file: options.file.clone(),
@@ -142,6 +145,7 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<Report> {
         slot: Slot::default(),
         stacks: Arc::new(RwLock::new(stacks)),
         delivery,
+        rollups,
         before: JoinSet::new(),
     };
     let kernel_counts = Arc::default();

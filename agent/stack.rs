@@ -12,12 +12,18 @@ use ringtap_batch::{
     interest::Interest,
     llm, objects,
     redact::Redaction,
+    rollups::{self, Outcome},
     rules::Counted,
     transactions::Transactions,
     usage,
 };
 
-use crate::{config::checked::Route, lines::AccessLog, metrics::Metrics, sink::outbox::Outboxes};
+use crate::{
+    config::checked::Route,
+    lines::AccessLog,
+    metrics::Metrics,
+    sink::{outbox::Outboxes, rollups::Rollup},
+};
 
 /// Label of a pod that chooses the stack of its processes.
 const STACK_LABEL: &str = "pod.labels.tap.qpoint.io/stack";
@@ -77,8 +83,17 @@ pub struct Routes {
 /// Lines for standard output, in blocks.
 pub type Lines<'a> = &'a dyn Fn(String);
 
+/// Where a stack's events, objects and rows go.
+#[derive(Clone, Copy)]
+pub struct To<'a> {
+    /// Events and objects.
+    pub stores: &'a Outboxes,
+    /// Rows.
+    pub rollup: Option<&'a Rollup>,
+}
+
 /// What a stack does with the rows of a phase.
-type Take = fn(&Stack, &RecordBatch, &Outboxes, &Metrics, Lines<'_>);
+type Take = fn(&Stack, &RecordBatch, To<'_>, &Metrics, Lines<'_>);
 
 impl Stacks {
     /// Names of the fields that any rule reads.
@@ -134,7 +149,7 @@ impl Stacks {
     }
 
     /// Hands each row of a transactions batch to its stack.
-    pub fn take(&self, batch: &RecordBatch, out: &Outboxes, metrics: &Metrics, lines: Lines<'_>) {
+    pub fn take(&self, batch: &RecordBatch, out: To<'_>, metrics: &Metrics, lines: Lines<'_>) {
         let Some(t) = Transactions::of(batch) else { return };
         let started: BooleanArray = (0..t.rows()).map(|row| Some(t.has_only_started(row))).collect();
         if started.true_count() > 0 {
@@ -146,7 +161,7 @@ impl Stacks {
         self.take_phase(batch, Stack::take, out, metrics, lines);
     }
 
-    fn take_phase(&self, batch: &RecordBatch, take: Take, out: &Outboxes, metrics: &Metrics, lines: Lines<'_>) {
+    fn take_phase(&self, batch: &RecordBatch, take: Take, out: To<'_>, metrics: &Metrics, lines: Lines<'_>) {
         let Some(t) = Transactions::of(batch).filter(|t| t.rows() > 0) else { return };
         if self.by_domain.is_empty() && !t.has_details() {
             if let Some(place) = self.default {
@@ -187,13 +202,13 @@ impl Stack {
     }
 
     /// Exchanges that have begun and will last: they are told of now, and everything else waits for their end.
-    fn take_started(&self, batch: &RecordBatch, out: &Outboxes, _: &Metrics, lines: Lines<'_>) {
+    fn take_started(&self, batch: &RecordBatch, out: To<'_>, _: &Metrics, lines: Lines<'_>) {
         let masked = self.redaction.apply(batch);
         let (Some(raw), Some(shown)) = (Transactions::of(batch), Transactions::of(&masked)) else { return };
         for log in &self.logs {
             log.write(&shown, &raw, lines);
         }
-        self.report_usage(&shown, &raw, out);
+        self.report_usage(&shown, &raw, out.stores);
     }
 
     fn report_usage(&self, shown: &Transactions<'_>, raw: &Transactions<'_>, out: &Outboxes) {
@@ -205,7 +220,7 @@ impl Stack {
     }
 
     /// Rules see transactions as they were; whatever leaves is made of the masked ones.
-    fn take(&self, batch: &RecordBatch, out: &Outboxes, metrics: &Metrics, lines: Lines<'_>) {
+    fn take(&self, batch: &RecordBatch, To { stores: out, rollup }: To<'_>, metrics: &Metrics, lines: Lines<'_>) {
         let tagged = if self.llms.is_empty() { None } else { llm::tagged(batch) };
         let batch = tagged.as_ref().unwrap_or(batch);
         let masked = self.redaction.apply(batch);
@@ -217,12 +232,22 @@ impl Stack {
             log.write(&shown, &raw, lines);
         }
         self.report_usage(&shown, &raw, out);
-        for (capture, route) in &self.captures {
+        let mut outcome = Outcome { stack: &self.name, ..Outcome::default() };
+        for (place, (capture, route)) in self.captures.iter().enumerate() {
             // Decided even if nothing takes the objects: the counts of rules are asked for.
-            let decisions = capture.decide(&raw);
+            let (decisions, rules): (Vec<_>, Vec<_>) = capture.decide_named(&raw).into_iter().unzip();
             let to = out.objects(*route);
-            to.into_iter()
-                .for_each(|to| objects::objects(&shown, &decisions).into_iter().for_each(|made| to.offer(made)));
+            let made = to.and_then(|to| Some((to, objects::objects(&shown, &decisions)?)));
+            // Of several captures the first is told of in rows.
+            if let Some(rollup) = rollup.filter(|_| place == 0) {
+                outcome.levels = decisions.iter().map(|decision| decision.level).collect();
+                outcome.rules = rules;
+                made.iter().for_each(|(_, made)| outcome.note_objects(made, rollup.object_url(*route)));
+            }
+            made.into_iter().for_each(|(to, made)| to.offer(made));
+        }
+        if let Some(rollup) = rollup {
+            rollup.offer(rollups::rows(&shown, &outcome, rollup.keeps_headers()));
         }
         let detected = self.detectors.iter().map(|(detector, routes)| (detector.detect(&shown, &raw), routes));
         let scanned = self.scanners.iter().map(|(scanner, routes)| (scanner.scan(&shown, &raw), routes));

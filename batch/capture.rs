@@ -27,6 +27,19 @@ pub enum Level {
     Full,
 }
 
+impl Level {
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Summary => "summary",
+            Self::Headers => "headers",
+            Self::Full => "full",
+        }
+    }
+}
+
 /// How an object is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
@@ -152,10 +165,20 @@ impl Capture {
     /// Decides for each row.
     #[must_use]
     pub fn decide(&self, t: &Transactions<'_>) -> Vec<Decision> {
-        let decision = |rule: Option<&Rule<Given>>| match rule.map(|rule| rule.gives) {
+        self.rules.decide(t).into_iter().map(|rule| self.decision(rule)).collect()
+    }
+
+    /// The same, and the name of the rule that decided.
+    #[must_use]
+    pub fn decide_named(&self, t: &Transactions<'_>) -> Vec<(Decision, Option<&str>)> {
+        let rules = self.rules.decide(t).into_iter();
+        rules.map(|rule| (self.decision(rule), rule.map(|rule| rule.name.as_str()))).collect()
+    }
+
+    fn decision(&self, rule: Option<&Rule<Given>>) -> Decision {
+        match rule.map(|rule| rule.gives) {
             Some((level, format)) => Decision { level, format: format.unwrap_or(self.format) },
             None => Decision { level: self.level, format: self.format },
-        };
-        self.rules.decide(t).into_iter().map(decision).collect()
+        }
     }
 }

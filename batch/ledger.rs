@@ -134,6 +134,25 @@ ledger! {
     objects_corrupt,
     /// Objects that the agent before had in memory when it was killed.
     objects_killed,
+
+    /// Rows made for rollups, or found in what an earlier run has left.
+    rollup_rows_seen,
+    /// Rows in files that were committed: to disk, or to the object store.
+    rollup_rows_written,
+    /// Rows of files that could not be written, or that gave way where no more files may wait.
+    rollup_rows_failed,
+    /// Rows dropped because too many were waiting.
+    rollup_rows_queue_full,
+    /// Rows that were not written when the agent stopped.
+    rollup_rows_shutdown,
+    /// Rows in files that wait on disk for the object store until the next start.
+    rollup_rows_kept,
+    /// Rows that an earlier run had not written when it was killed.
+    rollup_rows_killed,
+    /// Rollup files that were committed.
+    rollup_files,
+    /// Bytes in them.
+    rollup_bytes,
 }
 
 impl Ledger {
@@ -173,6 +192,7 @@ impl Ledger {
         check("exchanges", self.exchanges_seen.get(), &[self.exchanges_delivered.get(), self.exchanges_filtered.get()]);
         check("events", self.events_seen.get() + self.events_unspooled.get(), &self.events_went());
         check("objects", self.objects_seen.get() + self.objects_unspooled.get(), &self.objects_went());
+        self.balance_rollups(&mut check);
         if faults.is_empty() { Ok(()) } else { Err(faults) }
     }
 
@@ -204,6 +224,23 @@ impl Ledger {
             &self.objects_killed,
         ]
         .map(Count::get)
+    }
+
+    fn balance_rollups(&self, check: &mut dyn FnMut(&str, u64, &[u64])) {
+        let mut parts = vec![self.rollup_rows_written.get()];
+        parts.extend(self.rollup_losses().map(|(_, n)| n));
+        check("rollup rows", self.rollup_rows_seen.get(), &parts);
+    }
+
+    /// What became of rows of rollups that were not written, by cause.
+    fn rollup_losses(&self) -> [(&'static str, u64); 5] {
+        [
+            ("failed", self.rollup_rows_failed.get()),
+            ("queue_full", self.rollup_rows_queue_full.get()),
+            ("shutdown", self.rollup_rows_shutdown.get()),
+            ("kept", self.rollup_rows_kept.get()),
+            ("killed", self.rollup_rows_killed.get()),
+        ]
     }
 
     /// The ledger as a table for people: one line a quantity, losses by cause, zeros left out.
@@ -258,6 +295,9 @@ impl Ledger {
         let went = self.events_went();
         let causes = went_causes(&went, self.events_unspooled.get());
         line("events", self.events_seen.get(), self.events_delivered.get(), &causes);
+        if self.rollup_rows_seen.get() > 0 {
+            line("rollups", self.rollup_rows_seen.get(), self.rollup_rows_written.get(), &self.rollup_losses());
+        }
         for (what, n) in [
             ("connections given up as not HTTP", self.connections_not_http.get()),
             ("connections dropped from a full table", self.connections_evicted.get() + k.connections_full),

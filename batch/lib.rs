@@ -30,6 +30,7 @@ pub mod objects;
 pub mod process;
 pub mod redact;
 pub mod render;
+pub mod rollups;
 pub mod shard;
 pub mod transactions;
 pub mod usage;

@@ -15,6 +15,7 @@ use super::{
 
 mod collector;
 mod plugins;
+mod rollups;
 mod s3;
 mod spool;
 mod stores;
@@ -29,6 +30,7 @@ pub fn check(document: &Document, written: &Written, warnings: &mut Vec<Problem>
     let mut checker = Checker { document, warnings, problems: Vec::new() };
     let events = checker.event_stores(&written.services.event_stores);
     let objects = checker.object_stores(&written.services);
+    let rollups = checker.rollups(&written.services, &objects);
     let spool = checker.spool(&written.services.spool);
     let stores = Stores { events, objects, spool };
     let rules = checker.macros(&written.rulekit.macros);
@@ -47,7 +49,7 @@ pub fn check(document: &Document, written: &Written, warnings: &mut Vec<Problem>
     let probes = checker.probes(written.tap.budgets.probes.as_deref());
     if checker.problems.is_empty() {
         let processes = ProcessRules { filters, tags, variables, arguments, cgroup };
-        Ok(Config { stores, stacks, wanted: tap::wanted_bits(&written.tap), processes, budgets, probes })
+        Ok(Config { stores, rollups, stacks, wanted: tap::wanted_bits(&written.tap), processes, budgets, probes })
     } else {
         Err(checker.problems)
     }

@@ -7,13 +7,15 @@ use ringtap_batch::{budget::Budgets, process::Process};
 
 pub use super::written::WhenFull;
 use super::written::{Compression, Protocol};
-use crate::stack::Stacks;
+use crate::{sink::template::access_url, stack::Stacks};
 
 /// What the agent runs with.
 #[derive(Debug)]
 pub struct Config {
     /// Where events and objects go.
     pub stores: Stores,
+    /// Where transactions go as rows.
+    pub rollups: Option<Rollups>,
     /// What is made of transactions.
     pub stacks: Stacks,
     /// Bits of [`ringtap_batch::ring::abi::wanted`].
@@ -183,6 +185,27 @@ impl ObjectStore {
             Self::Disk { .. } => "disk",
         }
     }
+
+    /// Where its objects lie: `{{DIGEST}}` stands for the digest, `{{DIGEST:2}}` for its first two digits. `None`: nowhere
+    /// that has a url.
+    #[must_use]
+    pub fn url_template(&self) -> Option<String> {
+        match self {
+            Self::S3(s3) => {
+                let scheme = if s3.insecure { "http" } else { "https" };
+                let template = match s3.access_url.as_str() {
+                    "" => "{{SCHEME}}://{{ENDPOINT}}/{{BUCKET}}/{{DIGEST}}",
+                    own => own,
+                };
+                Some(access_url(template, "{{DIGEST}}", &s3.bucket, &s3.endpoint, scheme))
+            }
+            Self::Disk { path, access_url: own } if own.is_empty() => {
+                Some(format!("file://{}/{{{{DIGEST:2}}}}/{{{{DIGEST}}}}", path.display()))
+            }
+            Self::Disk { access_url: own, .. } => Some(access_url(own, "{{DIGEST}}", "", "", "file")),
+            Self::Disabled | Self::Stdout | Self::Otel(_) => None,
+        }
+    }
 }
 
 /// An S3-compatible service.
@@ -240,6 +263,29 @@ pub enum Encryption {
     Aes256,
     /// By a key of the key management service; `None`: the bucket's.
     Kms(Option<String>),
+}
+
+/// Transactions as rows in Parquet files.
+#[derive(Debug, Clone)]
+pub struct Rollups {
+    /// Folder of the files, or where they are made and wait for the store.
+    pub path: PathBuf,
+    /// The store that gets them.
+    pub store: Option<S3>,
+    /// First part of their keys in it.
+    pub prefix: String,
+    /// Bytes of a file, about.
+    pub max_bytes: u64,
+    /// From a file's first row to its end.
+    pub max_age: Duration,
+    /// Whether header fields are kept.
+    pub headers: bool,
+    /// Of zstd.
+    pub compression_level: i32,
+    /// Older files are deleted.
+    pub retention: Option<Duration>,
+    /// Bytes of files that may wait for the store.
+    pub max_waiting: u64,
 }
 
 /// Leaves processes alone whose executable matches.
@@ -331,4 +377,3 @@ pub fn parse_size(text: &str) -> Result<usize, String> {
     let number: usize = digits.trim().parse().map_err(|_| format!("`{text}` is not a size such as 512kb or 2mb"))?;
     number.checked_mul(1 << shift).filter(|n| *n <= 64 << 30).ok_or_else(|| format!("`{text}` is more than 64gb"))
 }
-

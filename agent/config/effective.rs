@@ -23,6 +23,18 @@ pub(super) const S3_REGION: &str = "us-east-1";
 pub(super) const PRESIGN_EXPIRY: &str = "1h";
 /// Address of Axiom's interface.
 pub(super) const AXIOM: &str = "https://api.axiom.co";
+/// Folder of the rollups.
+pub(super) const ROLLUP_PATH: &str = "/var/lib/ringtap/rollups";
+/// First part of their keys in an object store.
+pub(super) const ROLLUP_PREFIX: &str = "rollups";
+/// Bytes of a rollup file.
+pub(super) const ROLLUP_BYTES: &str = "256mb";
+/// Time from a rollup file's first row to its end.
+pub(super) const ROLLUP_AGE: &str = "5m";
+/// How hard zstd tries.
+pub(super) const ROLLUP_COMPRESSION: i32 = 1;
+/// Bytes of rollup files that may wait for the object store.
+pub(super) const ROLLUP_WAITING: &str = "4gb";
 /// What stands for a secret.
 const MASK: &str = "****";
 
@@ -89,6 +101,7 @@ pub fn print(document: &Document, mut written: Written) -> Result<String, Error>
         note(&mut sources, &format!("services.object_stores[{i}]"), &object_store(store));
     }
     spool(&mut written.services.spool);
+    written.services.rollups.iter_mut().for_each(rollups);
     budgets(&mut written.tap.budgets);
     for (name, stack) in &mut written.stacks {
         for (i, plugin) in stack.plugins.iter_mut().enumerate() {
@@ -152,6 +165,17 @@ fn spool(spool: &mut written::Spool) {
     spool.path.get_or_insert_with(|| std::path::Path::new(DATA_DIR).join("spool"));
     fill(&mut spool.max_bytes, "1gb");
     fill(&mut spool.max_age, "24h");
+}
+
+fn rollups(rollups: &mut written::Rollups) {
+    rollups.path.get_or_insert_with(|| ROLLUP_PATH.into());
+    fill(&mut rollups.max_bytes, ROLLUP_BYTES);
+    fill(&mut rollups.max_age, ROLLUP_AGE);
+    rollups.compression_level.get_or_insert(ROLLUP_COMPRESSION);
+    if rollups.object_store.is_some() {
+        fill(&mut rollups.prefix, ROLLUP_PREFIX);
+        fill(&mut rollups.max_waiting, ROLLUP_WAITING);
+    }
 }
 
 fn budgets(budgets: &mut written::Budgets) {

@@ -142,6 +142,43 @@ fn keys_of_s3_are_checked() {
     assert_eq!(format!("{:?}", s3.keys), "Some(Keys { .. })");
 }
 
+#[test]
+fn rollups_say_what_is_wrong_with_them() {
+    let rollups = |keys: &str| {
+        format!("services:\n  object_stores: [{{id: d, type: disk, path: /tmp/o}}]\n  rollups: {{{keys}}}\n")
+    };
+    for (keys, place, part) in [
+        ("max_bytes: 1kb", "max_bytes", "expected 64kb to 4gb"),
+        ("max_bytes: lots", "max_bytes", "`lots` is not a size"),
+        ("max_age: 0s", "max_age", "expected a duration such as 90s"),
+        ("retention: soon", "retention", "found `soon`"),
+        ("compression_level: 20", "compression_level", "expected 1 to 19"),
+        ("path: ''", "path", "the path of a folder is missing"),
+        ("object_store: {id: d}", "object_store", "this one is `disk`"),
+        ("object_store: {id: x}", "object_store.id", "no object store has this id (there are: d)"),
+        ("level: full", "level", "unknown variant `full`"),
+    ] {
+        let message = refused(&rollups(keys));
+        assert!(
+            message.contains(&format!("services.rollups.{place}: ")) && message.contains(part),
+            "{keys}: {message}"
+        );
+    }
+    assert!(warned(&rollups("prefix: a")).contains("has no effect"));
+    let (config, _) = read("qtap.yaml", &rollups("retention: 30d, max_age: 90s, level: headers")).expect("accepted");
+    let rollups = config.rollups.expect("configured");
+    assert_eq!((rollups.retention, rollups.max_age.as_secs()), (Some(std::time::Duration::from_secs(30 * 86_400)), 90));
+    assert!(rollups.headers && rollups.max_bytes == 256 << 20 && rollups.path.ends_with("ringtap/rollups"));
+    let file = read_whole("qtap.yaml", "services: {rollups: {}}\n").expect("accepted");
+    let shown = effective::print(&file.document, file.written).expect("printable");
+    for part in
+        ["path: /var/lib/ringtap/rollups", "max_bytes: 256mb", "max_age: 5m", "level: summary", "compression_level: 1"]
+    {
+        assert!(shown.contains(part), "{part} in {shown}");
+    }
+    assert!(read("qtap.yaml", "").expect("accepted").0.rollups.is_none());
+}
+
 /// Spellings that other parsers of the same files take.
 #[test]
 fn other_spellings_are_taken() {

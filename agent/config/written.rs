@@ -6,11 +6,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use plugins::*;
+pub use rollups::*;
 pub use spool::*;
 pub use stores::*;
 pub use tap::*;
 
 mod plugins;
+mod rollups;
 mod spool;
 mod stores;
 mod tap;
@@ -79,6 +81,9 @@ pub struct Services {
     /// Where waits what a store does not take. Ours.
     #[serde(skip_serializing_if = "is_default")]
     pub spool: Spool,
+    /// Transactions as rows in Parquet files. Ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollups: Option<Rollups>,
     /// Classifier service; not part of this agent.
     #[serde(skip_serializing_if = "is_null")]
     #[schemars(with = "Option<serde_json::Value>")]

@@ -5,6 +5,7 @@
 
 mod connection;
 mod failure;
+mod file;
 mod seen;
 mod upload;
 

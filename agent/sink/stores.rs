@@ -186,9 +186,10 @@ impl ObjectsStore {
         let (to, identity) = match store {
             ObjectStore::Disabled => return Ok(None),
             ObjectStore::Stdout => (Place::Stdout(console.clone()), None),
-            ObjectStore::S3(s3) => {
-                (Place::S3(Box::new(S3Store::new(s3.clone(), ledger.clone())?)), Some(format!("s3 {} {}", s3.endpoint, s3.bucket)))
-            }
+            ObjectStore::S3(s3) => (
+                Place::S3(Box::new(S3Store::new(s3.clone(), ledger.clone())?)),
+                Some(format!("s3 {} {}", s3.endpoint, s3.bucket)),
+            ),
             ObjectStore::Otel(otel) => {
                 let otlp = Otlp::new(otel, "qtap.objectstore", console)?;
                 let identity = (!otlp.is_console()).then(|| format!("otel {}", otel.endpoint));

@@ -1,6 +1,8 @@
 //! What the benches share: traffic from a fixed seed, and a check that a stage still gives the same result.
 #![allow(dead_code, reason = "each bench uses a part")]
 
+pub mod day;
+
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;

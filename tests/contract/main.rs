@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 mod buckets;
+#[path = "../../benches/common/mod.rs"]
+mod common;
 mod configuration;
 mod golden;
 mod otlp;
@@ -11,6 +13,7 @@ mod otlp;
 mod programs;
 #[path = "../common/receiver.rs"]
 mod receiver;
+mod rollups;
 mod secrets;
 mod stores;
 #[path = "../common/tools.rs"]

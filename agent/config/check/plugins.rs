@@ -117,7 +117,8 @@ impl Checker<'_> {
                 let Some(written) = self.part::<written::HttpCapture>(&config, &plugin.config) else { return };
                 let objects = self.objects(&config, &written.object_store, all);
                 let capture = self.capture(&config, &written, rules);
-                if objects.is_some() {
+                // Rollups have the level and the rule of rows that nobody wants as objects.
+                if objects.is_some() || all.services.rollups.is_some() {
                     to.captures.push((capture, objects));
                 }
             }

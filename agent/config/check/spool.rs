@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Checker;
 use crate::config::{
-    checked::{Spool, parse_span, parse_size},
+    checked::{Spool, parse_size, parse_span},
     written,
 };
 

@@ -101,7 +101,7 @@ fn patience(size: usize) -> aws_sdk_s3::config::Builder {
     aws_sdk_s3::Config::builder().timeout_config(timeout(size))
 }
 
-fn encryption(config: &S3) -> (Option<ServerSideEncryption>, Option<String>) {
+pub(super) fn encryption(config: &S3) -> (Option<ServerSideEncryption>, Option<String>) {
     match &config.encryption {
         None => (None, None),
         Some(Encryption::Aes256) => (Some(ServerSideEncryption::Aes256), None),
