@@ -165,11 +165,12 @@ pub fn seaweedfs_server(weed: &Path) -> anyhow::Result<Server> {
     serve(command, port, Some(folder))
 }
 
+/// It also hands back every field that it was sent, whatever that says.
 #[test]
 fn rclone_which_knows_no_conditions() -> anyhow::Result<()> {
     let program = need_tool!("rclone", "./dev tools");
     let (server, _) = rclone(&program, &[])?;
-    everything(&server, &Knows { conditions: false, missing_bucket: true, encryption: false })
+    everything(&server, &Knows { conditions: false, missing_bucket: true, encryption: true })
 }
 
 /// A program of `./dev stores`.
