@@ -37,6 +37,8 @@ const FROM_SPOOL: usize = 64 << 20;
 /// Attempts after which a load is given up where nobody waits for a store to come back: in a replay, and for what a
 /// configuration before has left without a spool.
 pub const ATTEMPTS: usize = 7;
+/// A store that fails, works and fails again is said to do so no more often.
+const TOLD_AGAIN: Duration = Duration::from_secs(30);
 /// How soon a lane looks again where something has just become possible, or stays impossible.
 const AGAIN: Duration = Duration::from_millis(100);
 /// How long nothing has to happen for a lane to look around.
@@ -59,6 +61,9 @@ pub struct Lane<S> {
     flying_from_spool: usize,
     down: Option<Backoff>,
     stuck: Option<Instant>,
+    /// It was said that the store fails, and when.
+    told: bool,
+    told_at: Option<Instant>,
     /// A load was given up, and none arrived since.
     given_up: bool,
     /// Nothing more will come.
@@ -90,6 +95,8 @@ impl<S: Store> Lane<S> {
             flying_from_spool: 0,
             down: None,
             stuck: None,
+            told: false,
+            told_at: None,
             given_up: false,
             closed: false,
         }
@@ -269,7 +276,8 @@ impl<S: Store> Lane<S> {
         match landed {
             Landed::Done => {
                 self.given_up = false;
-                if self.down.take().is_some() {
+                self.down = None;
+                if std::mem::take(&mut self.told) {
                     tracing::info!("{} are delivered again", S::WHAT);
                 }
                 if let (Some(ticket), Some(log)) = (load.ticket, &self.spool) {
@@ -278,11 +286,7 @@ impl<S: Store> Lane<S> {
             }
             Landed::Later { reason, after } => {
                 load.attempts += 1;
-                let hurried = self.is_hurried();
-                if self.down.is_none() && !hurried && !self.given_up {
-                    let wait = if self.spool.is_some() { "the spool" } else { "memory" };
-                    tracing::error!(error = %reason, "{} cannot be delivered; they wait in {wait}", S::WHAT);
-                }
+                self.tell(&reason);
                 // Those that were on their way together fail together. A store that takes part of a load is not gone.
                 if self.down.is_none_or(|down| down.until <= Instant::now()) {
                     let before = self.down.filter(|_| load.rows() == load.sent);
@@ -301,6 +305,17 @@ impl<S: Store> Lane<S> {
                 }
             }
         }
+    }
+
+    /// Says once that the store fails, and not each time if it only flickers.
+    fn tell(&mut self, reason: &SinkError) {
+        let lately = self.told_at.is_some_and(|at| at.elapsed() < TOLD_AGAIN);
+        if self.told || lately || self.given_up || self.is_hurried() {
+            return;
+        }
+        (self.told, self.told_at) = (true, Some(Instant::now()));
+        let wait = if self.spool.is_some() { "the spool" } else { "memory" };
+        tracing::error!(error = %reason, "{} cannot be delivered; they wait in {wait}", S::WHAT);
     }
 
     fn is_given_up(&self, load: &Load) -> bool {

@@ -54,7 +54,7 @@ async def serve(reader, writer):
             await asyncio.sleep(RANDOM.uniform(0.05, 0.5))
         server_reader, server_writer = await asyncio.open_connection("127.0.0.1", TARGET)
         # Connections that are kept alive end some time, too.
-        limits = [RANDOM.randrange(1, 2000) if fault == name else RANDOM.randrange(20_000, 200_000) for name in ("request", "answer")]
+        limits = [RANDOM.randrange(1, 2000) if fault == name else RANDOM.randrange(2, 20) << 20 for name in ("request", "answer")]
         if not SHARE:
             limits = [None, None]
         both = {asyncio.ensure_future(pump(reader, server_writer, limits[0]))}
