@@ -190,10 +190,15 @@ fn of(finished: &Finished, kind: &str, cause: &str) -> u64 {
     ledger(&finished.stderr, kind, cause).unwrap_or(0)
 }
 
-/// Both stores are gone before, and again in between: everything arrives, in order, once.
+/// Both stores are gone before, and again in between, for as many seconds as `RINGTAP_OUTAGE` says: everything arrives, in
+/// order, once.
 #[test]
 fn an_outage_loses_nothing() -> anyhow::Result<()> {
     need_root!();
+    let outage = match std::env::var("RINGTAP_OUTAGE") {
+        Ok(seconds) => Duration::from_secs(seconds.parse().context("RINGTAP_OUTAGE is a number of seconds")?),
+        Err(_) => Duration::from_secs(1),
+    };
     let Some(mut stores) = Stores::new(1, 0)? else { return Ok(()) };
     let server = nginx(false, false)?;
     let agent = Agent::start(&stores.config(""))?;
@@ -203,8 +208,13 @@ fn an_outage_loses_nothing() -> anyhow::Result<()> {
     stores.start()?;
     stores.wait(&paths)?;
     stores.stop();
-    paths.extend(ask(&server, "between", 200)?);
-    std::thread::sleep(Duration::from_millis(1500));
+    let begun = Instant::now();
+    let mut round = 0;
+    while round == 0 || begun.elapsed() < outage {
+        paths.extend(ask(&server, &format!("between{round}"), 200)?);
+        std::thread::sleep(Duration::from_millis(1500));
+        round += 1;
+    }
     stores.start()?;
     paths.extend(ask(&server, "after", 200)?);
     let events = stores.wait(&paths)?;
@@ -214,6 +224,7 @@ fn an_outage_loses_nothing() -> anyhow::Result<()> {
     for kind in ["events", "objects"] {
         let (seen, delivered) = (of(&finished, kind, "seen"), of(&finished, kind, "delivered"));
         ensure!(seen == delivered && of(&finished, kind, "spooled") > 0, "{kind}: {}", finished.stderr);
+        println!("{kind}: {seen} seen, {delivered} delivered, {} of them waited", of(&finished, kind, "spooled"));
     }
     Ok(())
 }
