@@ -16,7 +16,7 @@ use ringtap_batch::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{SinkError, explain, stdout::go_type, tls};
+use super::{SinkError, explain, retry_after, stdout::go_type, tls};
 use crate::config::checked::{Axiom, Tls};
 
 /// An interface that does not answer in this time is taken as gone.
@@ -88,14 +88,18 @@ impl AxiomStore {
             .map_err(|error| failed(explain(&error)))?;
         let exchange = async {
             let response = self.client.request(request).await.map_err(|error| failed(explain(&error)))?;
-            let status = response.status();
+            let (status, after) = (response.status(), retry_after::after(response.headers()));
             let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
-            Ok::<_, SinkError>((status, body.map(http_body_util::Collected::to_bytes).unwrap_or_default()))
+            Ok::<_, SinkError>((status, after, body.map(http_body_util::Collected::to_bytes).unwrap_or_default()))
         };
-        let (status, body) =
+        let (status, after, body) =
             tokio::time::timeout(TIMEOUT, exchange).await.map_err(|_| failed("no answer in time".into()))??;
         if status != StatusCode::OK {
-            return Err(failed(format!("{status}: {}", String::from_utf8_lossy(&body))));
+            let reason = format!("{status}: {}", String::from_utf8_lossy(&body));
+            return Err(match is_for_good(status) {
+                true => SinkError::Refused { store: "axiom", reason },
+                false => SinkError::Unavailable { store: "axiom", reason, after },
+            });
         }
         match serde_json::from_slice::<Answer>(&body) {
             Ok(Answer { failed }) => Ok(failed.min(batch.num_rows() as u64)),
@@ -103,6 +107,19 @@ impl AxiomStore {
             Err(_) => Ok(0),
         }
     }
+}
+
+/// Whether the same request will be refused another time: a token can be mended, and an interface can be less busy.
+fn is_for_good(status: StatusCode) -> bool {
+    status.is_client_error()
+        && ![
+            StatusCode::UNAUTHORIZED,
+            StatusCode::FORBIDDEN,
+            StatusCode::NOT_FOUND,
+            StatusCode::REQUEST_TIMEOUT,
+            StatusCode::TOO_MANY_REQUESTS,
+        ]
+        .contains(&status)
 }
 
 fn event(batch: &RecordBatch, row: usize) -> Event<'_> {

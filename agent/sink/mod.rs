@@ -10,6 +10,7 @@ pub mod lane;
 pub mod load;
 pub mod otlp;
 pub mod outbox;
+pub mod retry_after;
 pub mod rollups;
 pub mod s3;
 pub mod stdout;

@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use base64_simd::STANDARD_NO_PAD;
 use hyper::{HeaderMap, StatusCode, header};
-use jiff::{Timestamp, fmt::rfc2822::DateTimeParser};
 use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceResponse};
 use prost::Message;
 use tonic::{Code, Status};
 
-use super::wire::FRAME;
+use super::{
+    super::retry_after::{self, AFTER_MAX},
+    wire::FRAME,
+};
 
-/// No collector is left alone for longer, whatever it says.
-const AFTER_MAX: Duration = Duration::from_hours(1);
 /// Bytes of a collector's words that are repeated.
 const WORDS_MAX: usize = 300;
 const DETAILS: &str = "grpc-status-details-bin";
@@ -97,7 +97,7 @@ fn without_success(status: StatusCode, headers: &HeaderMap, words: &str) -> Answ
         StatusCode::TOO_MANY_REQUESTS
         | StatusCode::BAD_GATEWAY
         | StatusCode::SERVICE_UNAVAILABLE
-        | StatusCode::GATEWAY_TIMEOUT => Answer::Later(reason, retry_after(headers)),
+        | StatusCode::GATEWAY_TIMEOUT => Answer::Later(reason, retry_after::after(headers)),
         StatusCode::PAYLOAD_TOO_LARGE => Answer::TooLarge(reason),
         _ => Answer::Refused(reason),
     }
@@ -149,19 +149,6 @@ fn partial_success(body: &[u8]) -> ExportLogsPartialSuccess {
     ExportLogsServiceResponse::decode(message).ok().and_then(|response| response.partial_success).unwrap_or_default()
 }
 
-/// Seconds, or a date.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    let after = match text.parse() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let then = DateTimeParser::new().parse_timestamp(text).ok()?;
-            Duration::try_from(then.duration_since(Timestamp::now())).unwrap_or_default()
-        }
-    };
-    Some(after.min(AFTER_MAX))
-}
-
 fn told(status: &str, words: &str) -> String {
     let words: String = words.trim().chars().take(WORDS_MAX).collect();
     if words.is_empty() { status.to_owned() } else { format!("{status}: {words}") }
@@ -170,20 +157,6 @@ fn told(status: &str, words: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dates_and_seconds_say_when_to_come_back() {
-        let after = |text: &str| {
-            let headers = HeaderMap::from_iter([(header::RETRY_AFTER, text.parse().expect("a value"))]);
-            retry_after(&headers)
-        };
-        assert_eq!(after("7"), Some(Duration::from_secs(7)));
-        assert_eq!(after("99999999999"), Some(AFTER_MAX));
-        assert_eq!(after("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
-        assert_eq!(after("Tue, 06 Nov 2390 08:49:37 GMT"), Some(AFTER_MAX));
-        assert_eq!(after("soon"), None);
-        assert_eq!(after("-3"), None);
-    }
 
     #[test]
     fn what_is_not_an_answer_does_no_harm() {

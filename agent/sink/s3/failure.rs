@@ -1,7 +1,5 @@
 //! Why a request failed, in words that say what to mend; and whether the same bytes can ever succeed.
 
-use std::time::Duration;
-
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::{
     config::http::HttpResponse,
@@ -11,11 +9,8 @@ use aws_sdk_s3::{
 use super::NAME;
 use crate::{
     config::checked::S3,
-    sink::{SinkError, explain},
+    sink::{SinkError, explain, retry_after},
 };
-
-/// Nobody leaves a client alone for longer than this because it was told so.
-const PAUSE_MAX: Duration = Duration::from_secs(300);
 
 /// A request that failed.
 #[derive(Debug)]
@@ -72,7 +67,7 @@ impl Failure {
             format!("status {status}, {told}")
         };
         reason = if reason.is_empty() { told } else { format!("{reason} ({told})") };
-        let after = header("retry-after").and_then(|seconds| seconds.trim().parse().ok()).map(Duration::from_secs);
+        let after = header("retry-after").and_then(retry_after::parse);
         let asks_for_more = config.storage_class.is_some() || config.encryption.is_some();
         let may_be_that = asks_for_more && ["InvalidArgument", "InvalidRequest"].contains(&code.as_str());
         if may_be_that {
@@ -81,7 +76,7 @@ impl Failure {
         }
         let error = match is_about_the_bytes(status, &code) && !may_be_that {
             true => SinkError::Refused { store: NAME, reason },
-            false => SinkError::Unavailable { store: NAME, reason, after: after.map(|pause| pause.min(PAUSE_MAX)) },
+            false => SinkError::Unavailable { store: NAME, reason, after },
         };
         Self { status, code, begins_parts: false, error }
     }
