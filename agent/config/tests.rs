@@ -133,7 +133,7 @@ fn keys_of_s3_are_checked() {
     assert!(warnings.iter().all(|warning| warning.message.contains("no stack is named")), "{warnings:?}");
     let crate::config::checked::ObjectStore::S3(s3) = &config.stores.objects[0].0 else { panic!("a bucket") };
     assert!(s3.keys.is_none() && s3.region.is_none() && !s3.path_style);
-    assert_eq!(s3.presign_expiry, std::time::Duration::from_secs(2 * 86_400));
+    assert_eq!(s3.presign_expiry, std::time::Duration::from_hours(48));
     // With its keys, and nothing else, it is as it was before there were these.
     let keys = "access_key: {type: text, value: a}, secret_key: {type: text, value: s}";
     let (config, _) = read("qtap.yaml", &store(keys)).expect("accepted");
@@ -167,7 +167,7 @@ fn rollups_say_what_is_wrong_with_them() {
     assert!(warned(&rollups("prefix: a")).contains("has no effect"));
     let (config, _) = read("qtap.yaml", &rollups("retention: 30d, max_age: 90s, level: headers")).expect("accepted");
     let rollups = config.rollups.expect("configured");
-    assert_eq!((rollups.retention, rollups.max_age.as_secs()), (Some(std::time::Duration::from_secs(30 * 86_400)), 90));
+    assert_eq!((rollups.retention, rollups.max_age.as_secs()), (Some(std::time::Duration::from_hours(30 * 24)), 90));
     assert!(rollups.headers && rollups.max_bytes == 256 << 20 && rollups.path.ends_with("ringtap/rollups"));
     let file = read_whole("qtap.yaml", "services: {rollups: {}}\n").expect("accepted");
     let shown = effective::print(&file.document, file.written).expect("printable");

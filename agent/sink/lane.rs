@@ -42,7 +42,7 @@ const TOLD_AGAIN: Duration = Duration::from_secs(30);
 /// How soon a lane looks again where something has just become possible, or stays impossible.
 const AGAIN: Duration = Duration::from_millis(100);
 /// How long nothing has to happen for a lane to look around.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 
 /// What a lane is made of.
 pub struct Lane<S> {

@@ -211,9 +211,9 @@ impl ObjectsStore {
             Err(_) => vec![None; load.batch.num_rows()],
         };
         if urls.first().is_some_and(Option::is_some) {
-            load.settle(rows, 0)
+            load.settle(rows, 0);
         } else {
-            load.settle(0, rows)
+            load.settle(0, rows);
         }
         self.tell(&load.batch, &urls);
         Landed::Done

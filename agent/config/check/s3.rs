@@ -10,7 +10,7 @@ use crate::config::{
 };
 
 /// What signatures allow.
-const PRESIGN_MAX: Duration = Duration::from_secs(7 * 86_400);
+const PRESIGN_MAX: Duration = Duration::from_hours(7 * 24);
 /// Keys of objects have 1024 bytes; the rest is for the digest.
 const PREFIX_MAX: usize = 512;
 

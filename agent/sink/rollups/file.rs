@@ -28,7 +28,7 @@ use ringtap_batch::rollups::{COLUMNS, Kind, SCHEMA};
 
 use super::texts::{self, Manner};
 
-/// Rows of a row group: as many as DuckDB reads with one thread at a time, and few enough to be passed over often.
+/// Rows of a row group: as many as `DuckDB` reads with one thread at a time, and few enough to be passed over often.
 pub const ROW_GROUP_ROWS: usize = 122_880;
 /// Rows of a page, the smallest part that can be passed over.
 pub(super) const PAGE_ROWS: usize = 20_000;

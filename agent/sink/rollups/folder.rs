@@ -161,7 +161,8 @@ fn clear(root: &Path) -> io::Result<u64> {
             for file in below(&folder)? {
                 let name = name_of(&file);
                 let is_dead = |id: &str| dead.iter().any(|(known, _)| known == id);
-                if name.starts_with('.') && name.ends_with(".tmp") && writer_of(name).is_some_and(is_dead) {
+                if name.starts_with('.') && name.strip_suffix(".tmp").is_some() && writer_of(name).is_some_and(is_dead)
+                {
                     fs::remove_file(&file)?;
                 }
             }
@@ -281,7 +282,7 @@ mod tests {
             commit(&create(&place.temporary).expect("made"), &place).expect("committed");
         }
         let now = Timestamp::from_second(490_031 * SECONDS).expect("a time");
-        folder.retain(Duration::from_secs(24 * 3600), now).expect("deleted");
+        folder.retain(Duration::from_hours(24), now).expect("deleted");
         let left = files(root.path());
         assert!(left.len() == 2 && left[1].starts_with("dt=2025-11-25/hour=22/"), "{left:?}");
         assert!(!root.path().join("dt=2025-11-24").exists());

@@ -4,7 +4,7 @@
 //! costs one lookup: minima and maxima come from the dictionary in order, and numbers and nulls are packed by the page.
 //! A column whose values hardly repeat is refused, and written as it is by parquet's writer.
 
-use arrow_array::{Array as _, StringArray};
+use arrow_array::{Array, StringArray};
 use arrow_buffer::{BooleanBuffer, BooleanBufferBuilder};
 use bytes::Bytes;
 use parquet::{
@@ -120,7 +120,7 @@ impl Dictionary {
 /// All values of a chunk by their numbers; those that are null have none.
 struct Keys {
     dictionary: Dictionary,
-    keys: Vec<u32>,
+    numbers: Vec<u32>,
     /// `None`: no row is null.
     valid: Option<BooleanBuffer>,
 }
@@ -128,7 +128,7 @@ struct Keys {
 impl Keys {
     /// `None`: values hardly repeat, or there are none.
     fn of(arrays: &[&StringArray]) -> Option<Self> {
-        let rows = arrays.iter().map(|array| array.len()).sum();
+        let rows = arrays.iter().copied().map(Array::len).sum();
         let (mut dictionary, mut keys) = (Dictionary::new(), Vec::with_capacity(rows));
         let nullable = arrays.iter().any(|array| array.null_count() > 0);
         let mut valid = BooleanBufferBuilder::new(if nullable { rows } else { 0 });
@@ -159,7 +159,7 @@ impl Keys {
             }
         }
         // Where nothing is, nothing is won.
-        (!keys.is_empty()).then(|| Self { dictionary, keys, valid: nullable.then(|| valid.finish()) })
+        (!keys.is_empty()).then(|| Self { dictionary, numbers: keys, valid: nullable.then(|| valid.finish()) })
     }
 }
 
@@ -170,7 +170,7 @@ pub(super) fn chunk(
     manner: Manner,
 ) -> Result<Option<(Bytes, ColumnCloseResult)>> {
     let Some(all) = Keys::of(arrays) else { return Ok(None) };
-    let rows = arrays.iter().map(|array| array.len()).sum();
+    let rows = arrays.iter().copied().map(Array::len).sum();
     ChunkWriter::new(column, &all, manner)?.write(rows).map(Some)
 }
 
@@ -226,7 +226,7 @@ impl<'a> ChunkWriter<'a> {
     }
 
     fn data_page(&mut self, rows: usize, valid: Option<&BooleanBuffer>, keys: std::ops::Range<usize>) -> Result<()> {
-        let keys = &self.all.keys[keys];
+        let keys = &self.all.numbers[keys];
         let mut buffer = Vec::with_capacity(keys.len() * 2 + rows / 8 + 64);
         if self.column.max_def_level() > 0 {
             buffer.extend_from_slice(&[0; 4]);
@@ -299,7 +299,7 @@ impl<'a> ChunkWriter<'a> {
                 value.map(|value| ByteArray::from(value.to_vec()))
             };
             let (min, max) = (value(sorted.first()), value(sorted.last()));
-            let nulls = (rows - all.keys.len()) as u64;
+            let nulls = (rows - all.numbers.len()) as u64;
             let statistics = ValueStatistics::new(min, max, None, Some(nulls), false);
             metadata = metadata.set_statistics(Statistics::ByteArray(statistics));
         }

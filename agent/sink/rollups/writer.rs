@@ -30,7 +30,7 @@ use crate::config::checked;
 /// How often files are looked at for their age, and the note is written.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How often what is too old is looked for.
-const RETAIN_EVERY: Duration = Duration::from_secs(600);
+const RETAIN_EVERY: Duration = Duration::from_mins(10);
 /// After the end of an hour, and after its last rows, more have so long to arrive.
 const HOUR_GRACE: Duration = Duration::from_secs(10);
 /// Hours that are written at a time; a recording can jump.

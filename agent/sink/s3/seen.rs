@@ -12,7 +12,7 @@ use std::{
 /// Digests of each set: 65,536 are known at most, about 3 MiB.
 const HALF: usize = 32_768;
 /// How long a set takes entries.
-const TURN: Duration = Duration::from_secs(3600);
+const TURN: Duration = Duration::from_hours(1);
 
 /// A SHA-1.
 type Digest = [u8; 20];
