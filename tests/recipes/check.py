@@ -230,6 +230,7 @@ def main():
     documented = (RECIPES / "README.md").read_text()
     folders = sorted(path.parent for path in RECIPES.glob("*/compose.yaml"))
     expect({folder.name for folder in folders} == set(BACKENDS), f"recipes are {folders}")
+    print(subprocess.run([OTELCOL, "--version"], capture_output=True, text=True, check=True).stdout.strip(), flush=True)
     faults = 0
     for folder in folders:
         for path in sorted([*folder.glob("collector*.yaml"), *folder.glob("gateway*.yaml")]):
