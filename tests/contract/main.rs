@@ -13,6 +13,7 @@ mod otlp;
 mod programs;
 #[path = "../common/receiver.rs"]
 mod receiver;
+mod recipes;
 mod rollups;
 mod secrets;
 mod stores;
