@@ -330,7 +330,7 @@ fn killed_agents_are_accounted_for() -> anyhow::Result<()> {
     let (server, spool) = (nginx(false, false)?, tempfile::tempdir()?);
     let config = stores.config(&format!("path: {}", spool.path().join("spool").display()));
     stores.start()?;
-    let mut expected_killed = None;
+    let mut before: Option<[u64; 2]> = None;
     for n in 0..kills {
         match n % 4 {
             1 => stores.stop(),
@@ -341,30 +341,24 @@ fn killed_agents_are_accounted_for() -> anyhow::Result<()> {
         let command = Command::new(env!("CARGO_BIN_EXE_ringtap"));
         let listen = format!("127.0.0.1:{port}");
         let mut agent = Agent::start_with(&config, &["--httpd-listen", &listen], command)?;
-        if let Some(expected) = expected_killed.take() {
-            let killed = metric(port, "ringtap_events_killed_total")?;
-            ensure!(killed == expected, "{killed} events were in memory, not {expected}");
+        if let Some(held) = before {
+            let killed = [metric(port, "ringtap_events_killed_total")?, metric(port, "ringtap_objects_killed_total")?];
+            ensure!(killed == held, "kill {n}: {killed:?} are counted, {held:?} were held");
         }
-        let asked = std::thread::scope(|scope| -> anyhow::Result<()> {
+        before = std::thread::scope(|scope| -> anyhow::Result<_> {
             let load = scope.spawn(|| ask(&server, &format!("kill{n}"), 150));
-            // Up to a third of a second, differently each time.
-            std::thread::sleep(Duration::from_millis(n * 7919 % 331));
-            if n % 2 == 0 {
-                agent.kill()?;
-            }
-            load.join().expect("it does not panic").map(drop)
-        });
-        asked?;
-        if n % 2 == 1 {
-            // At rest what it holds does not change.
-            std::thread::sleep(Duration::from_millis(700));
-            let held = || metric(port, "ringtap_held{kind=\"events\"}");
-            let before = held()?;
-            std::thread::sleep(Duration::from_millis(50));
-            let now = held()?;
+            // Up to a second, differently each time: in the midst of the load, and some time after it.
+            std::thread::sleep(Duration::from_millis(n * 7919 % 997));
+            // One that is stopped holds what it holds.
+            let paused = agent.pause()?;
+            let held = std::fs::read(spool.path().join("spool/held"))?;
             agent.kill()?;
-            expected_killed = (before == now).then_some(now);
-        }
+            drop(paused);
+            load.join().expect("it does not panic")?;
+            let count =
+                |at: usize| held.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes);
+            Ok(count(0).zip(count(8)).map(|(events, objects)| [events, objects]))
+        })?;
     }
     stores.stop();
     stores.start()?;
