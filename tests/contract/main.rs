@@ -11,6 +11,7 @@ mod otlp;
 mod programs;
 #[path = "../common/receiver.rs"]
 mod receiver;
+mod recipes;
 mod secrets;
 mod stores;
 #[path = "../common/tools.rs"]
