@@ -15,6 +15,7 @@ mod programs;
 mod receiver;
 mod rollups;
 mod secrets;
+mod show;
 mod stores;
 #[path = "../common/tools.rs"]
 mod tools;
