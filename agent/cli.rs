@@ -35,6 +35,8 @@ pub enum Command {
     Bench(Bench),
     /// Send a recording, or a pcap or pcapng file, through the rules and stores of a configuration.
     Replay(ReplayArgs),
+    /// Show stored objects, by the digests that events and rollups have; or as HAR, or as curl commands.
+    Show(ShowArgs),
     /// Check a configuration and say what is wrong with it.
     Validate(ValidateArgs),
     /// Say what works on this machine, what does not and why, and which processes stay dark. Asks the agent that runs.
@@ -329,6 +331,46 @@ pub struct ReplayArgs {
     pub json: bool,
     /// The recording, pcap or pcapng file.
     pub file: PathBuf,
+}
+
+/// Flags of `show`.
+#[derive(Debug, Clone, Args)]
+pub struct ShowArgs {
+    /// Digests of objects, or how they begin, by four digits or more; a path is taken for a file, `-` for standard input.
+    #[arg(value_name = "DIGEST", required_unless_present = "last")]
+    pub objects: Vec<String>,
+    /// The N objects that were stored last, the newest at the end. Not of a bucket.
+    #[arg(long, value_name = "N", conflicts_with = "objects", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub last: Option<u32>,
+    /// Print an HTTP Archive (HAR 1.2), for browsers and other tools.
+    #[arg(long, conflicts_with = "curl")]
+    pub har: bool,
+    /// Print curl commands that send the requests again.
+    #[arg(long)]
+    pub curl: bool,
+    /// Look in this folder, not in the stores of a configuration.
+    #[arg(long, value_name = "FOLDER")]
+    pub from: Option<PathBuf>,
+    /// Configuration file, whose `disk` and `s3` object stores are looked into. Left out: the folder of the embedded one.
+    #[arg(long, env = "QPOINT_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where the agent keeps what it writes.
+    #[arg(long, env = "DATA_DIR", value_name = "FOLDER", default_value = DATA_DIR)]
+    pub data_dir: PathBuf,
+    /// Colours.
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub color: ColorWhen,
+}
+
+/// Whether something is coloured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ColorWhen {
+    /// On a terminal, unless `NO_COLOR` is set.
+    Auto,
+    /// In any case.
+    Always,
+    /// Not at all.
+    Never,
 }
 
 /// Flags of everything that captures or replays.

@@ -28,6 +28,7 @@ pub mod recording;
 pub mod reload;
 pub mod replay;
 pub mod run;
+pub mod show;
 pub mod sink;
 pub mod spool;
 pub mod stack;

@@ -15,7 +15,7 @@ use ringtap::{
     changes::{self, Changes},
     cli::{
         Bench, Cli, Command, CommonArgs, DoctorArgs, KnownArgs, LogEncoding, LogLevel, RecordArgs, ReplayArgs, RunArgs,
-        SignatureArgs, ValidateArgs,
+        ShowArgs, SignatureArgs, ValidateArgs,
     },
     config::{self, Config, DATA_DIR, Problem, effective, schema},
     doctor,
@@ -27,6 +27,7 @@ use ringtap::{
     process::parse_tags,
     replay::{self, ReplayError},
     run,
+    show::{self, Place, ShowError},
     sink::SinkError,
 };
 use ringtap_batch::budget::Budgets;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         Some(Command::Run(arguments)) => capture(&arguments),
         Some(Command::Record(arguments)) => record(&arguments),
         Some(Command::Replay(arguments)) => replay(&arguments),
+        Some(Command::Show(arguments)) => show_objects(&arguments),
         Some(Command::Bench(Bench::Capacity(arguments))) => bench::capacity(&arguments).map(|()| ExitCode::SUCCESS),
         None => capture(&cli.run),
     };
@@ -59,7 +61,8 @@ fn main() -> ExitCode {
             || error.is::<SinkError>()
             || error.is::<CannotStart>()
             || error.is::<WrongSignatures>()
-            || error.is::<ReplayError>();
+            || error.is::<ReplayError>()
+            || error.downcast_ref::<ShowError>().is_some_and(ShowError::is_usage);
         if cannot_start { ExitCode::from(EXIT_CANNOT_START) } else { ExitCode::FAILURE }
     })
 }
@@ -244,6 +247,19 @@ fn print_changes(new: &Config, than: Option<&Path>, recording: &Path) -> anyhow:
         examples.iter().for_each(|example| println!("  {example}"));
     }
     Ok(())
+}
+
+fn show_objects(arguments: &ShowArgs) -> anyhow::Result<ExitCode> {
+    let in_stores = |name: &String| name != "-" && !name.contains('/');
+    let places = match (&arguments.from, &arguments.config) {
+        (Some(folder), _) => vec![Place::Folder(folder.clone())],
+        // What is handed over needs no store.
+        _ if arguments.last.is_none() && !arguments.objects.iter().any(in_stores) => Vec::new(),
+        (None, Some(file)) => show::places(&read_config(file, &arguments.data_dir)?),
+        (None, None) => show::places(&config::embedded(&arguments.data_dir)),
+    };
+    show::show(arguments, &places)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn print_schema() -> anyhow::Result<ExitCode> {

@@ -26,13 +26,7 @@ pub(crate) struct Plain {
 /// one that is not what its header says stays as it is.
 pub(crate) fn plain(head: &Head, body: &mut Body, limit: usize) -> Plain {
     let bytes = std::mem::take(&mut body.bytes);
-    let codings: Vec<&str> = head
-        .headers
-        .get_all("content-encoding")
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .filter(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case("identity"))
-        .collect();
+    let codings: Vec<&str> = named(head.headers.get_all("content-encoding")).collect();
     if codings.is_empty() || bytes.is_empty() || codings.len() > CODINGS_MAX {
         return Plain { bytes, ..Plain::default() };
     }
@@ -49,6 +43,12 @@ pub(crate) fn plain(head: &Head, body: &mut Body, limit: usize) -> Plain {
         }
         None => Plain { bytes, ..Plain::default() },
     }
+}
+
+/// The codings that header fields name.
+fn named<'a>(fields: impl Iterator<Item = &'a str>) -> impl Iterator<Item = &'a str> {
+    let codings = fields.flat_map(|value| value.split(',')).map(str::trim);
+    codings.filter(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case("identity"))
 }
 
 /// The plain bytes. `None`: there are none to be had.
@@ -92,10 +92,13 @@ enum End {
     Broken,
 }
 
-/// The plain bytes of a body in these codings.
-#[cfg(fuzzing)]
+/// The plain bytes of a body in these codings, as `Content-Encoding` has them, and no more than `limit` of them. `None`: it
+/// is not in them.
+#[must_use]
 pub fn decoded(codings: &str, bytes: &[u8], limit: usize) -> Option<Vec<u8>> {
-    decode(bytes, &codings.split(", ").collect::<Vec<_>>(), limit).map(|decoded| decoded.plain)
+    let codings: Vec<&str> = named([codings].into_iter()).collect();
+    let some = (1..=CODINGS_MAX).contains(&codings.len());
+    some.then(|| decode(bytes, &codings, limit)).flatten().map(|decoded| decoded.plain)
 }
 
 fn undo<'a>(coding: &str, mut reader: Box<dyn Read + 'a>) -> Option<Box<dyn Read + 'a>> {

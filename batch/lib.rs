@@ -40,11 +40,6 @@ mod connections;
 mod row;
 mod token;
 
-/// What fuzz targets need besides.
-#[cfg(fuzzing)]
-pub mod fuzzing {
-    pub use crate::coding::decoded;
-}
-
+pub use coding::decoded;
 pub use ringtap_ring as ring;
 pub use ringtap_rules as rules;

@@ -26,7 +26,7 @@ mod shapes;
 pub use json::{JsonPath, JsonPathError};
 
 /// What stands for a value of which nothing is shown.
-pub(crate) const MASK: &str = "****";
+pub const MASK: &str = "****";
 /// Names of protocols are shorter than this, tokens longer.
 const PROTOCOL_MAX: usize = 40;
 

@@ -6,6 +6,7 @@
 mod connection;
 mod failure;
 mod file;
+mod get;
 mod seen;
 mod upload;
 

@@ -24,6 +24,7 @@ use crate::programs::{Server, free_port, serve};
 mod answers;
 mod keys;
 mod matrix;
+mod reading;
 mod speed;
 
 const ACCESS: &str = "AKTEST";

@@ -80,7 +80,7 @@ fn printed(store: &str, flat: bool, logs: &str) -> anyhow::Result<Printed> {
 }
 
 /// Compares with the file, or writes it.
-fn compare(name: &str, found: &str) -> anyhow::Result<()> {
+pub fn compare(name: &str, found: &str) -> anyhow::Result<()> {
     let path = project("tests/golden").join(name);
     if std::env::var_os("RINGTAP_GOLDEN_UPDATE").is_some() {
         std::fs::write(&path, found)?;

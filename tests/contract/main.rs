@@ -16,6 +16,7 @@ mod receiver;
 mod recipes;
 mod rollups;
 mod secrets;
+mod show;
 mod stores;
 #[path = "../common/tools.rs"]
 mod tools;

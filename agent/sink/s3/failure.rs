@@ -102,6 +102,21 @@ impl Failure {
         matches!(self.status, 400 | 405 | 501) && !self.is_about_keys() && !self.is_about_parts()
     }
 
+    /// The bucket is there, and has no such object.
+    pub(super) fn is_no_such_object(&self) -> bool {
+        self.status == 404 && self.code != "NoSuchBucket"
+    }
+
+    /// The same for whoever wanted to read.
+    pub(super) fn of_reading(self, bucket: &str) -> SinkError {
+        if self.status == 403 && matches!(self.code.as_str(), "" | "AccessDenied") {
+            // Without the right to list, a bucket does not say what it lacks.
+            let reason = format!("the bucket `{bucket}` has no such object, or it may not be read with these keys");
+            return SinkError::Refused { store: NAME, reason };
+        }
+        self.error
+    }
+
     /// The keys, not the object: others may be there by now.
     pub(super) fn is_about_keys(&self) -> bool {
         const KEYS: [&str; 6] = [

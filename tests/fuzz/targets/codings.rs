@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use ringtap_batch::fuzzing::decoded;
+use ringtap_batch::decoded;
 
 const CODINGS: [&str; 8] = ["gzip", "deflate", "br", "zstd", "gzip, br", "zstd, gzip", "deflate, deflate", "br, zstd, gzip"];
 const LIMIT: usize = 32 << 10;
