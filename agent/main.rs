@@ -179,10 +179,11 @@ fn replay(arguments: &ReplayArgs) -> anyhow::Result<ExitCode> {
 /// Log, configuration, budgets.
 fn set_up(arguments: &CommonArgs) -> anyhow::Result<(Config, Budgets)> {
     set_up_log(arguments);
-    let config = match &arguments.config {
+    let mut config = match &arguments.config {
         None => config::embedded(&arguments.data_dir),
         Some(file) => read_config(file, &arguments.data_dir)?,
     };
+    config.keep_below(&arguments.data_dir);
     let mut budgets = config.budgets;
     if let Some(body) = arguments.http_buffer_size {
         budgets.body = usize::try_from(body).context("the body limit is too large")?;

@@ -70,6 +70,8 @@ pub struct Reloader {
     pub context: Arc<Context>,
     /// What outlives configurations.
     pub ground: Ground,
+    /// The spool's part of the configuration at the start.
+    pub spool: Option<crate::config::checked::Spool>,
     /// Of `http_metrics`.
     pub metrics: Arc<Metrics>,
     /// Who is behind connections.
@@ -143,6 +145,9 @@ impl Reloader {
 
     async fn replace(&mut self, config: Config) -> Result<(), String> {
         let memory = self.context.memory.clone();
+        if config.stores.spool != self.spool {
+            tracing::warn!("services.spool has changed; that acts from the next start on");
+        }
         let delivery = Delivery::start(&config.stores, &self.ground).map_err(|error| error.to_string())?;
         let (host, ground) = (&self.context.hostname, &self.ground);
         let counts = (&ground.ledger, &ground.memory);
@@ -173,6 +178,8 @@ impl Reloader {
         };
         let (taken, is_taken) = oneshot::channel();
         self.slot.put(Next { context: context.clone(), out, wanted: config.wanted, taken });
+        // A capture that waits for room would never take it.
+        self.delivery.to.hurry();
         is_taken.await.map_err(|_| "the capture has ended".to_owned())?;
         memory.set_budget(budgets.agent);
         self.processes.governed().set_budget(config.probes);
@@ -180,7 +187,7 @@ impl Reloader {
         *self.stacks.write().unwrap_or_else(PoisonError::into_inner) = stacks;
         self.context = context;
         let old = std::mem::replace(&mut self.delivery, delivery);
-        self.before.spawn(old.drain(Duration::MAX));
+        self.before.spawn(old.drain_until_stop());
         let old = std::mem::replace(&mut self.rollups, rollups);
         self.before.spawn(old.drain(Duration::MAX));
         Ok(())
@@ -188,13 +195,16 @@ impl Reloader {
 
     /// Waits until everything is delivered, also what configurations before have taken, at most until the deadline.
     pub async fn drain(mut self, deadline: Duration) {
-        let begun = std::time::Instant::now();
-        tokio::join!(self.delivery.drain(deadline), self.rollups.drain(deadline));
-        let rest = async { while self.before.join_next().await.is_some() {} };
-        if tokio::time::timeout(deadline.saturating_sub(begun.elapsed()), rest).await.is_err() {
-            tracing::warn!("the stores of the configuration before did not take everything in time");
-            self.before.shutdown().await;
-        }
+        self.ground.stops.send_replace(true);
+        let before = &mut self.before;
+        let before = async {
+            let rest = async { while before.join_next().await.is_some() {} };
+            if tokio::time::timeout(deadline, rest).await.is_err() {
+                tracing::warn!("the stores of the configuration before did not take everything in time");
+                before.shutdown().await;
+            }
+        };
+        tokio::join!(self.delivery.drain(deadline), self.rollups.drain(deadline), before);
     }
 }
 
@@ -202,7 +212,8 @@ impl Reloader {
 fn read(name: &str, data_dir: &Path) -> Result<Config, Vec<String>> {
     let text = fs::read_to_string(name).map_err(|error| vec![format!("cannot read {name}: {error}")])?;
     let read = config::read(name, &config::with_data_dir(&text, data_dir));
-    let (config, warnings) = read.map_err(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    let (mut config, warnings) = read.map_err(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    config.keep_below(data_dir);
     for warning in warnings {
         tracing::warn!("{warning}");
     }

@@ -117,6 +117,7 @@ pub fn replay(config: Config, options: &Options) -> anyhow::Result<(Summary, Opt
         patience: Patience::UntilRoom,
         files: Files::start(uring_allowed()).context("cannot start the writer of files")?,
         spool: None,
+        stops: tokio::sync::watch::Sender::new(false),
     };
     let (delivery, rollups) = {
         let _inside = runtime.enter();
@@ -147,7 +148,7 @@ pub fn replay(config: Config, options: &Options) -> anyhow::Result<(Summary, Opt
     let (counters, packets, fault) = drive(source, &processes, &ledger, &mut pipeline, &progress)?;
     drop(pipeline);
     // Whoever replays waits for the stores: they give up by themselves on what cannot be delivered.
-    runtime.block_on(async { tokio::join!(delivery.drain(Duration::MAX), rollups.drain(Duration::MAX)) });
+    runtime.block_on(async { tokio::join!(delivery.drain_until_stop(), rollups.drain(Duration::MAX)) });
     runtime.shutdown_timeout(Duration::from_secs(1));
     console_thread.join(Duration::MAX);
     let summary = Summary {

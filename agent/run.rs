@@ -140,6 +140,7 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<Report> {
         body: options.body,
         context: context.clone(),
         ground,
+        spool: config.stores.spool,
         metrics: metrics.clone(),
         processes: processes.clone(),
         slot: Slot::default(),
@@ -212,6 +213,7 @@ fn ground(
         patience: Patience::None,
         files,
         spool: spool.map(Arc::new),
+        stops: tokio::sync::watch::Sender::new(false),
     })
 }
 

@@ -56,6 +56,9 @@ pub enum SpoolError {
     /// There is no room, and nothing that may be dropped for it.
     #[error("the spool is full")]
     Full,
+    /// The batch is larger than a good part of the spool.
+    #[error("a batch is too large for the spool")]
+    TooLarge,
     /// The disk fails.
     #[error("the spool's disk fails: {0}")]
     Disk(#[from] io::Error),
@@ -149,7 +152,10 @@ impl Spool {
         let wrong = |error| SpoolError::Folder { folder: folder.clone(), error };
         let log = Log::open(folder.clone(), self.files.clone(), self.limits.clone()).map_err(wrong)?;
         // For people: the digest says nothing to them.
-        let _ = fs::write(folder.join("store"), store);
+        let _ = open_own(&folder.join("store")).and_then(|mut file| {
+            file.set_len(0)?;
+            io::Write::write_all(&mut file, store.as_bytes())
+        });
         let waiting = log.waiting_count();
         let log = Arc::new(tokio::sync::Mutex::new(log));
         logs.insert(name, Open { log: log.clone(), store: store.to_owned(), waiting });
@@ -172,6 +178,12 @@ impl Spool {
     #[must_use]
     pub fn held(&self) -> &Held {
         &self.held
+    }
+
+    /// How long something waits at most.
+    #[must_use]
+    pub fn age_max(&self) -> Duration {
+        self.limits.age_max
     }
 
     /// Bytes on the disk, and at most.

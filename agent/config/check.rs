@@ -32,7 +32,12 @@ pub fn check(document: &Document, written: &Written, warnings: &mut Vec<Problem>
     let objects = checker.object_stores(&written.services);
     let rollups = checker.rollups(&written.services, &objects);
     let spool = checker.spool(&written.services.spool);
-    let stores = Stores { events, objects, spool };
+    let stores = {
+        let services = &written.services;
+        let event_ids = services.event_stores.iter().map(|store| store.id.clone()).collect();
+        let object_ids = services.object_stores.iter().map(|store| store.id.clone()).collect();
+        Stores { events, objects, event_ids, object_ids, spool }
+    };
     let rules = checker.macros(&written.rulekit.macros);
     checker.warn_unused(written, &rules);
     let stacks = checker.stacks(written, &rules);

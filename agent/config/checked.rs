@@ -28,6 +28,15 @@ pub struct Config {
     pub probes: u32,
 }
 
+impl Config {
+    /// Folders that are not named lie below this one.
+    pub fn keep_below(&mut self, data_dir: &std::path::Path) {
+        if let Some(rollups) = self.rollups.as_mut().filter(|rollups| rollups.is_default_path) {
+            rollups.path = data_dir.join("rollups");
+        }
+    }
+}
+
 /// Which processes are left alone, and what is said of the others.
 #[derive(Debug, Default)]
 pub struct ProcessRules {
@@ -62,6 +71,10 @@ pub struct Stores {
     pub events: Vec<EventStore>,
     /// Objects, and the event store that gets their records.
     pub objects: Vec<(ObjectStore, Route)>,
+    /// The `id` of each event store.
+    pub event_ids: Vec<Option<String>>,
+    /// The `id` of each object store.
+    pub object_ids: Vec<Option<String>>,
     /// Where waits what they do not take; `None`: in memory alone.
     pub spool: Option<Spool>,
 }
@@ -270,6 +283,8 @@ pub enum Encryption {
 pub struct Rollups {
     /// Folder of the files, or where they are made and wait for the store.
     pub path: PathBuf,
+    /// Whether nobody has named it.
+    pub is_default_path: bool,
     /// The store that gets them.
     pub store: Option<S3>,
     /// First part of their keys in it.

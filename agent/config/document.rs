@@ -140,6 +140,7 @@ impl Document {
             let at = join(&bracketed(&key));
             let (parent, name) = at.rsplit_once('.').unwrap_or(("", &at));
             let hint = nearest(name, KEYS.iter().map(String::as_str))
+                .filter(|known| *known != name)
                 .map_or_else(String::new, |known| format!("; did you mean `{known}`?"));
             let place = if parent.is_empty() { String::new() } else { format!(" in `{parent}`") };
             let mut problem = self.problem(&at, "");

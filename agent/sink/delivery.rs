@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Of the time until a deadline, what is kept for leaving things in the spool.
-const LEAVE: Duration = Duration::from_millis(500);
+const LEAVE: Duration = Duration::from_secs(1);
 /// Of the rest, the part that objects have; events end after them.
 const OBJECTS_PART: f64 = 0.7;
 
@@ -38,6 +38,8 @@ pub struct Ground {
     pub files: Files,
     /// Where waits what stores do not take; `None`: in memory alone.
     pub spool: Option<Arc<Spool>>,
+    /// Becomes true when the agent stops: deliveries of configurations before hurry as well.
+    pub stops: watch::Sender<bool>,
 }
 
 /// The queues and the tasks behind them.
@@ -46,6 +48,7 @@ pub struct Delivery {
     pub to: Outboxes,
     objects: Lanes,
     events: Lanes,
+    stops: watch::Receiver<bool>,
 }
 
 /// Lanes that end together.
@@ -69,41 +72,64 @@ impl Delivery {
             held: ground.spool.as_ref().map_or_else(Held::default, |spool| spool.held().clone()),
         };
         let (mut to, mut objects, mut events) = (Outboxes::default(), Lanes::new(), Lanes::new());
-        for store in &stores.events {
+        let mut names = Names::default();
+        for (at, store) in stores.events.iter().enumerate() {
             let outbox = match Events::open(store, &ground.console)? {
                 Some(store) => {
                     let (outbox, parcels) = Outbox::new(Kind::Events, &common);
-                    events.start(store, &outbox, parcels, ground)?;
+                    let log = names.log_of(&store, stores.event_ids.get(at), ground)?;
+                    events.start(store, &outbox, parcels, log, ground);
                     Some(outbox)
                 }
                 None => None,
             };
             to.events.push(outbox);
         }
-        for (store, records) in &stores.objects {
+        for (at, (store, records)) in stores.objects.iter().enumerate() {
             let records = to.events(*records).cloned();
             let outbox = match ObjectsStore::open(store, records, &ground.console, &ground.files, &ground.ledger)? {
                 Some(store) => {
                     let (outbox, parcels) = Outbox::new(Kind::Objects, &common);
-                    objects.start(Arc::new(store), &outbox, parcels, ground)?;
+                    let store = Arc::new(store);
+                    let log = names.log_of(&store, stores.object_ids.get(at), ground)?;
+                    objects.start(store, &outbox, parcels, log, ground);
                     Some(outbox)
                 }
                 None => None,
             };
             to.objects.push(outbox);
         }
-        Ok(Self { to, objects, events })
+        Ok(Self { to, objects, events, stops: ground.stops.subscribe() })
     }
 
     /// Waits until everything is delivered, at most until the deadline; what is left then waits in the spool for the next
     /// agent, or is counted as lost.
     pub async fn drain(self, deadline: Duration) {
-        let Self { to, objects, events } = self;
+        let Self { to, objects, events, .. } = self;
         drop(to);
         let begun = std::time::Instant::now();
-        objects.end(deadline.saturating_sub(LEAVE).mul_f64(OBJECTS_PART)).await;
+        let part = deadline.saturating_sub(LEAVE).mul_f64(OBJECTS_PART);
+        objects.end(tokio::time::sleep(part)).await;
         // They have told of everything that they stored.
-        events.end(deadline.saturating_sub(begun.elapsed()).saturating_sub(LEAVE)).await;
+        let rest = deadline.saturating_sub(begun.elapsed()).saturating_sub(LEAVE);
+        events.end(tokio::time::sleep(rest)).await;
+    }
+
+    /// The same where there is time until the agent stops: for a configuration that does not act any more, and for a
+    /// replay, which does not stop.
+    pub async fn drain_until_stop(self) {
+        let Self { to, objects, events, stops } = self;
+        drop(to);
+        objects.end(stopped(stops.clone())).await;
+        events.end(stopped(stops)).await;
+    }
+}
+
+/// Ends when the agent stops.
+async fn stopped(mut stops: watch::Receiver<bool>) {
+    if stops.wait_for(|stops| *stops).await.is_err() {
+        // Nobody is left who could stop it.
+        std::future::pending::<()>().await;
     }
 }
 
@@ -117,19 +143,22 @@ impl Lanes {
         store: S,
         outbox: &Outbox,
         parcels: Parcels,
+        log: Option<SharedLog>,
         ground: &Ground,
-    ) -> Result<(), SinkError> {
-        let log = log_of(&store, ground)?;
+    ) {
         let attempts = (ground.patience == Patience::UntilRoom).then_some(ATTEMPTS);
-        let lane = Lane::new(store, parcels, outbox.queue().clone(), log, attempts, self.hurry.subscribe());
+        let age_max = ground.spool.as_ref().map_or(Duration::MAX, |spool| spool.age_max());
+        let (queue, patience) = (outbox.queue().clone(), (attempts, age_max));
+        let lane = Lane::new(store, parcels, queue, log, patience, self.hurry.subscribe());
         self.tasks.spawn(lane.run());
-        Ok(())
     }
 
-    async fn end(self, limit: Duration) {
+    /// Waits for the lanes, at most until `deadline` comes.
+    async fn end(self, deadline: impl Future<Output = ()>) {
         let Self { mut tasks, hurry } = self;
-        if tokio::time::timeout(limit, joined(&mut tasks)).await.is_ok() {
-            return;
+        tokio::select! {
+            () = joined(&mut tasks) => return,
+            () = deadline => {}
         }
         tracing::warn!("the stores did not take everything in time");
         // A lane that is gone needs not hurry.
@@ -140,11 +169,31 @@ impl Lanes {
     }
 }
 
-/// The store's log in the spool, if it has one.
-fn log_of<S: Store>(store: &S, ground: &Ground) -> Result<Option<SharedLog>, SinkError> {
-    let Some((spool, identity)) = ground.spool.as_ref().zip(store.identity()) else { return Ok(None) };
-    let log = spool.log(S::WHAT, &identity);
-    log.map(Some).map_err(|error| SinkError::SetUp { store: "the spool", reason: error.to_string() })
+/// Names of logs that are given away: each store has one of its own.
+#[derive(Default)]
+struct Names(Vec<String>);
+
+impl Names {
+    /// The store's log in the spool, if it has one. What tells stores with one address apart is the `id` that they have, or
+    /// else their order.
+    fn log_of<S: Store>(
+        &mut self,
+        store: &S,
+        id: Option<&Option<String>>,
+        ground: &Ground,
+    ) -> Result<Option<SharedLog>, SinkError> {
+        let Some((spool, identity)) = ground.spool.as_ref().zip(store.identity()) else { return Ok(None) };
+        let mut name = match id.and_then(Option::as_deref) {
+            Some(id) => format!("{} {identity} id {id}", S::WHAT),
+            None => format!("{} {identity}", S::WHAT),
+        };
+        while self.0.contains(&name) {
+            name.push_str(" again");
+        }
+        let log = spool.log(S::WHAT, &name);
+        self.0.push(name);
+        log.map(Some).map_err(|error| SinkError::SetUp { store: "the spool", reason: error.to_string() })
+    }
 }
 
 async fn joined(tasks: &mut JoinSet<()>) {

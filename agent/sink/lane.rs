@@ -64,6 +64,10 @@ pub struct Lane<S> {
     /// It was said that the store fails, and when.
     told: bool,
     told_at: Option<Instant>,
+    /// When it was said that the spool is full.
+    told_full: Option<Instant>,
+    /// Longer nothing is tried.
+    age_max: Duration,
     /// A load was given up, and none arrived since.
     given_up: bool,
     /// Nothing more will come.
@@ -77,7 +81,7 @@ impl<S: Store> Lane<S> {
         parcels: Parcels,
         queue: Arc<Queue>,
         spool: Option<SharedLog>,
-        attempts_max: Option<usize>,
+        (attempts_max, age_max): (Option<usize>, Duration),
         hurry: watch::Receiver<bool>,
     ) -> Self {
         let gatherer = Gatherer::new(store.shape());
@@ -97,6 +101,8 @@ impl<S: Store> Lane<S> {
             stuck: None,
             told: false,
             told_at: None,
+            told_full: None,
+            age_max,
             given_up: false,
             closed: false,
         }
@@ -189,28 +195,31 @@ impl<S: Store> Lane<S> {
         }
     }
 
-    /// Writes a load to the spool; it comes back if there is no room.
+    /// Writes a load to the spool, in pieces if it is too large for it; what has no room comes back.
     async fn append(&mut self, log: &mut crate::spool::Log, mut load: Load) -> Result<(), Load> {
-        let appended = log.append(&load.batch).await;
-        self.queue.count_lost(log.take_lost());
-        match appended {
-            Ok(()) => {
-                load.settle_spooled();
-                Ok(())
-            }
-            Err(SpoolError::Form(error)) => {
-                tracing::error!(%error, "{} {} are lost and counted", load.rows(), S::WHAT);
-                let rows = load.rows();
-                load.settle(0, rows);
-                Ok(())
-            }
-            Err(error) => {
-                if self.stuck.replace(Instant::now() + STUCK).is_none() {
-                    tracing::error!(%error, "{} wait in memory, and are lost and counted when that is full", S::WHAT);
+        let mut piece = load.batch.num_rows();
+        while load.rows() > 0 {
+            piece = piece.min(load.batch.num_rows());
+            let appended = log.append(&load.batch.slice(0, piece)).await;
+            self.queue.count_lost(log.take_lost());
+            match appended {
+                Ok(()) => load.leave_in_spool(piece),
+                Err(SpoolError::TooLarge) if piece > 1 => piece = piece.div_ceil(2),
+                Err(error @ (SpoolError::Form(_) | SpoolError::TooLarge)) => {
+                    tracing::error!(%error, "{piece} {} are lost and counted", S::WHAT);
+                    load.fail_first(piece);
                 }
-                Err(load)
+                Err(error) => {
+                    self.stuck = Some(Instant::now() + STUCK);
+                    if self.told_full.is_none_or(|at| at.elapsed() > TOLD_AGAIN) {
+                        self.told_full = Some(Instant::now());
+                        tracing::error!(%error, "{} wait in memory, and are lost and counted when that is full", S::WHAT);
+                    }
+                    return Err(load);
+                }
             }
         }
+        Ok(())
     }
 
     /// Sends what can be sent.
@@ -259,7 +268,7 @@ impl<S: Store> Lane<S> {
                     Ok(Some(taken)) => return Some(Load::spooled(self.queue.from_spool(taken.batch), taken.ticket)),
                     Ok(None) => {}
                     Err(error) => {
-                        tracing::error!(%error, "the spool cannot be read; it is tried again");
+                        tracing::warn!(%error, "the spool cannot be read; it is tried again");
                         self.down = Some(Backoff::next(self.down, Some(STUCK)));
                         return None;
                     }
@@ -280,9 +289,7 @@ impl<S: Store> Lane<S> {
                 if std::mem::take(&mut self.told) {
                     tracing::info!("{} are delivered again", S::WHAT);
                 }
-                if let (Some(ticket), Some(log)) = (load.ticket, &self.spool) {
-                    log.lock().await.acknowledge(ticket).await;
-                }
+                self.forget(&load).await;
             }
             Landed::Later { reason, after } => {
                 load.attempts += 1;
@@ -292,7 +299,11 @@ impl<S: Store> Lane<S> {
                     let before = self.down.filter(|_| load.rows() == load.sent);
                     self.down = Some(Backoff::next(before, after));
                 }
-                if self.is_given_up(&load) {
+                if load.since.elapsed() > self.age_max {
+                    tracing::error!(error = %reason, "{} {} are older than they may be", load.rows(), S::WHAT);
+                    load.expire();
+                    self.forget(&load).await;
+                } else if self.is_given_up(&load) {
                     let rows = load.rows();
                     if !self.given_up {
                         tracing::error!(error = %reason, "{} are given up, lost and counted", S::WHAT);
@@ -304,6 +315,13 @@ impl<S: Store> Lane<S> {
                     self.stall(load);
                 }
             }
+        }
+    }
+
+    /// The spool needs not keep it any longer.
+    async fn forget(&self, load: &Load) {
+        if let (Some(ticket), Some(log)) = (load.ticket, &self.spool) {
+            log.lock().await.acknowledge(ticket).await;
         }
     }
 

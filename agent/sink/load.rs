@@ -65,9 +65,29 @@ impl Load {
         }
     }
 
-    /// All of it was written to the spool.
-    pub fn settle_spooled(&mut self) {
-        self.parcels.iter_mut().for_each(Parcel::settle_spooled);
+    /// The first rows were written to the spool, and are gone from the load.
+    pub fn leave_in_spool(&mut self, rows: usize) {
+        self.settle_first(rows as u64, Parcel::settle_spooled);
+        self.batch = self.batch.slice(rows, self.batch.num_rows() - rows);
+    }
+
+    /// The first rows cannot be kept, and are gone from the load.
+    pub fn fail_first(&mut self, rows: usize) {
+        self.settle_first(rows as u64, |parcel, rows| parcel.settle(0, rows));
+        self.batch = self.batch.slice(rows, self.batch.num_rows() - rows);
+    }
+
+    /// All rows are older than they may be.
+    pub fn expire(&mut self) {
+        self.settle_first(self.rows(), Parcel::settle_expired);
+    }
+
+    fn settle_first(&mut self, mut rows: u64, settle: fn(&mut Parcel, u64)) {
+        for parcel in &mut self.parcels {
+            let own = rows.min(parcel.unsettled());
+            settle(parcel, own);
+            rows -= own;
+        }
     }
 
     /// Goes on with these rows alone; the others were settled.

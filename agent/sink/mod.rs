@@ -74,6 +74,11 @@ impl SinkError {
     }
 }
 
+/// An address as it may be shown: without a password or the keys in its query.
+pub(crate) fn shown(url: &str) -> String {
+    ringtap_batch::redact::Redaction::default().url_text(url)
+}
+
 /// An error with its causes in one line.
 pub(crate) fn explain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

@@ -31,7 +31,7 @@ use self::{
     records::{Encoder, Request},
     transport::Collector,
 };
-use super::{SinkError, console::Console, explain};
+use super::{SinkError, console::Console, explain, shown};
 use crate::config::{checked::Otel, written::Protocol};
 
 /// Bytes of a request, before compression. Receivers of gRPC take 4 MiB unless they are told otherwise.
@@ -71,7 +71,7 @@ impl Otlp {
         Ok(Self {
             encoder: Encoder::new(config, scope),
             to,
-            endpoint: config.endpoint.clone(),
+            endpoint: shown(&config.endpoint),
             request_max: AtomicUsize::new(REQUEST_MAX),
             said: Mutex::default(),
         })

@@ -169,10 +169,16 @@ impl Parcel {
         self.leave_memory(delivered + failed);
     }
 
-    /// Its rows were written to the spool.
-    pub fn settle_spooled(&mut self) {
-        self.queue.counts().spooled.add(self.unsettled);
-        self.leave_memory(self.unsettled);
+    /// So many of its rows were written to the spool.
+    pub fn settle_spooled(&mut self, rows: u64) {
+        self.queue.counts().spooled.add(rows);
+        self.leave_memory(rows);
+    }
+
+    /// So many of its rows are older than they may be.
+    pub fn settle_expired(&mut self, rows: u64) {
+        self.queue.counts().expired.add(rows);
+        self.leave_memory(rows);
     }
 
     fn leave_memory(&mut self, rows: u64) {

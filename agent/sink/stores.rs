@@ -16,6 +16,7 @@ use super::{
     otlp::Otlp,
     outbox::Outbox,
     s3::S3Store,
+    shown,
     stdout::{print_events, print_objects},
 };
 use crate::{
@@ -100,11 +101,12 @@ impl Events {
         Ok(Some(match store {
             EventStore::Disabled => return Ok(None),
             EventStore::Stdout => Self::Stdout(console.clone()),
-            EventStore::Otel(otel) => {
-                Self::Otlp(Box::new(Otlp::new(otel, "qtap.eventstore", console)?), format!("otel {}", otel.endpoint))
-            }
+            EventStore::Otel(otel) => Self::Otlp(
+                Box::new(Otlp::new(otel, "qtap.eventstore", console)?),
+                format!("otel {}", shown(&otel.endpoint)),
+            ),
             EventStore::Axiom(axiom) => {
-                Self::Axiom(Box::new(AxiomStore::new(axiom)?), format!("axiom {} {}", axiom.url, axiom.dataset))
+                Self::Axiom(Box::new(AxiomStore::new(axiom)?), format!("axiom {} {}", shown(&axiom.url), axiom.dataset))
             }
         }))
     }
@@ -188,11 +190,11 @@ impl ObjectsStore {
             ObjectStore::Stdout => (Place::Stdout(console.clone()), None),
             ObjectStore::S3(s3) => (
                 Place::S3(Box::new(S3Store::new(s3.clone(), ledger.clone())?)),
-                Some(format!("s3 {} {}", s3.endpoint, s3.bucket)),
+                Some(format!("s3 {} {}/{}", s3.endpoint, s3.bucket, s3.prefix)),
             ),
             ObjectStore::Otel(otel) => {
                 let otlp = Otlp::new(otel, "qtap.objectstore", console)?;
-                let identity = (!otlp.is_console()).then(|| format!("otel {}", otel.endpoint));
+                let identity = (!otlp.is_console()).then(|| format!("otel {}", shown(&otel.endpoint)));
                 (Place::Otlp(Box::new(otlp)), identity)
             }
             ObjectStore::Disk { path, access_url } => {

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     fs, io,
     ops::Range,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -19,6 +20,9 @@ use super::{
     record::{self, HEAD, Head},
 };
 use crate::files::{Files, make_folder};
+
+/// Reads in vain after which the rest of a segment is given up.
+const FAILURES: u32 = 5;
 
 /// Rows that were lost in the spool, by cause.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -82,6 +86,8 @@ pub struct Log {
     returned: BTreeMap<u64, Flight>,
     slots_written: u64,
     lost: Lost,
+    /// Reads in vain since the last one that was not.
+    failures: u32,
     /// Rows that wait, for whoever asks while somebody works on the log.
     told: Arc<AtomicU64>,
 }
@@ -95,7 +101,8 @@ pub fn segment_files(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     let mut all = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        let first = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".seg")?.parse().ok());
+        let digits = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".seg"));
+        let first = digits.filter(|digits| digits.len() == 20).and_then(|digits| digits.parse().ok());
         all.extend(first.map(|first| (first, path)));
     }
     all.sort_unstable();
@@ -125,27 +132,34 @@ impl Log {
             returned: BTreeMap::new(),
             slots_written: 0,
             lost: Lost::default(),
+            failures: 0,
             told: Arc::default(),
         };
         let found = segment_files(&log.folder)?;
+        // Without its cursor a log begins where its files do.
+        log.done = found.first().map_or(done, |(first, _)| done.max(*first));
         for (at, (first, path)) in found.iter().enumerate() {
             let next = found.get(at + 1).map(|(first, _)| *first);
             log.find(*first, path, next)?;
         }
-        log.end = log.segments.back().map_or(done, |last| last.rows.end.max(done));
+        log.end = log.segments.back().map_or(done, |last| last.rows.end).max(log.done);
         log.drop_done();
         log.read = log.start();
         log.tell();
         Ok(log)
     }
 
-    /// Takes a segment in. The end of the last one is where its records end.
+    /// Takes a segment in. One without bytes, and with others behind it, is what is left of one that was dropped.
     fn find(&mut self, first: u64, path: &Path, next: Option<u64>) -> io::Result<()> {
         let bytes = fs::metadata(path)?.len();
-        let (end, sound) = match next {
-            Some(next) => (next, bytes),
-            None => end_of(path, first)?,
-        };
+        if let (0, Some(next)) = (bytes, next) {
+            self.segments.push_back(Segment { rows: first..next, bytes: 0 });
+            self.set_done(first..next);
+            return Ok(());
+        }
+        let (end, sound) = end_of(path, bytes, first)?;
+        // What is damaged in the midst of others is counted when it is read.
+        let (end, sound) = next.map_or((end, sound), |next| (end.min(next), bytes));
         if sound < bytes {
             tracing::warn!(
                 "{} bytes at the end of the spool's {} were not written whole and are cut off",
@@ -194,8 +208,8 @@ impl Log {
     pub async fn append(&mut self, batch: &RecordBatch) -> Result<(), SpoolError> {
         let record = record::encode(batch, self.end, now_ms())?;
         let len = record.len() as u64;
-        if len > self.limits.bytes_max {
-            return Err(SpoolError::Full);
+        if len > self.limits.segment_max.max(self.limits.bytes_max / 2) {
+            return Err(SpoolError::TooLarge);
         }
         while self.limits.bytes.load(Ordering::Relaxed) + len > self.limits.bytes_max {
             self.make_room()?;
@@ -225,7 +239,9 @@ impl Log {
 
     /// The segment that takes `len` bytes more, and where in it.
     async fn place_to_append(&mut self, len: u64) -> Result<(PathBuf, u64), SpoolError> {
-        let full = self.segments.back().is_none_or(|last| last.bytes > 0 && last.bytes + len > self.limits.segment_max);
+        let full = self.segments.back().is_none_or(|last| {
+            last.rows.end != self.end || (last.bytes > 0 && last.bytes + len > self.limits.segment_max)
+        });
         if full {
             if let Some(last) = self.segments.back() {
                 self.files.sync(self.path(last.rows.start)).await?;
@@ -248,24 +264,24 @@ impl Log {
         let flies = |rows: &Range<u64>| {
             self.flying.range(rows.clone()).next().is_some() || self.returned.range(rows.clone()).next().is_some()
         };
-        let oldest = self.segments.iter().position(|segment| !segment.rows.is_empty() && !flies(&segment.rows));
+        let oldest = self.segments.iter().position(|segment| segment.bytes > 0 && !flies(&segment.rows));
         let Some(at) = oldest else { return Err(SpoolError::Full) };
         let rows = self.segments[at].rows.clone();
-        let unread = self.unread_in(&rows);
-        self.lost.dropped += unread;
-        if let Some(read) = self.read.filter(|read| rows.contains(&read.row)) {
-            self.read = self.after(read.segment);
-        }
-        self.set_done(rows.clone());
-        // If it was not done, it is now.
-        self.remove(at);
+        self.lost.dropped += self.undone(&rows);
+        // An empty file stays until everything before it is done: it says that these rows are not missing.
+        fs::File::create(self.path(rows.start))?;
+        self.limits.bytes.fetch_sub(self.segments[at].bytes, Ordering::Relaxed);
+        self.segments[at].bytes = 0;
+        self.set_done(rows);
+        self.drop_done();
         Ok(())
     }
 
-    /// Rows of a segment that were not read yet.
-    fn unread_in(&self, rows: &Range<u64>) -> u64 {
-        let read = self.read.map_or(self.end, |read| read.row).max(self.done);
-        rows.end.saturating_sub(read.max(rows.start))
+    /// How many of these rows were neither acknowledged nor lost.
+    fn undone(&self, rows: &Range<u64>) -> u64 {
+        let start = rows.start.max(self.done);
+        let apart = self.done_apart.iter().map(|(from, to)| to.min(&rows.end).saturating_sub(*from.max(&start)));
+        rows.end.saturating_sub(start).saturating_sub(apart.sum())
     }
 
     fn remove(&mut self, at: usize) {
@@ -293,17 +309,44 @@ impl Log {
     ///
     /// The disk fails.
     pub async fn next(&mut self) -> Result<Option<Taken>, SpoolError> {
-        if let Some((_, flight)) = self.returned.pop_first() {
+        while let Some((&ticket, flight)) = self.returned.first_key_value() {
             let place = flight.place;
-            let taken = self.take(place).await?;
-            return Ok(taken.map(|(taken, _)| taken));
+            let taken = self.try_take(place).await?;
+            self.returned.remove(&ticket);
+            if let Some((taken, _)) = taken {
+                return Ok(Some(taken));
+            }
         }
         while let Some(place) = self.read.filter(|read| read.row < self.end) {
-            let Some((taken, next)) = self.take(place).await? else { continue };
+            let Some((taken, next)) = self.try_take(place).await? else { continue };
             self.advance(next);
             return Ok(Some(taken));
         }
         Ok(None)
+    }
+
+    /// The record at a place. A segment that is not there, or fails again and again, is lost from there on.
+    async fn try_take(&mut self, place: Place) -> Result<Option<(Taken, Place)>, SpoolError> {
+        match self.take(place).await {
+            Err(SpoolError::Disk(error)) if error.kind() == io::ErrorKind::NotFound || self.failures >= FAILURES => {
+                let place = self.within_segment(place);
+                let own = self.segments.iter().find(|segment| segment.rows.start == place.segment);
+                let (rows, at) = own.map_or((place.row..place.row, 0), |own| (place.row..own.rows.end, own.bytes));
+                tracing::error!(%error, "the spool's {} cannot be read", self.path(place.segment).display());
+                self.failures = 0;
+                let end = Place { segment: place.segment, at, row: rows.end };
+                self.lose(rows, self.after(place.segment).unwrap_or(end)).await;
+                Ok(None)
+            }
+            Err(error) => {
+                self.failures += 1;
+                Err(error)
+            }
+            taken => {
+                self.failures = 0;
+                taken
+            }
+        }
     }
 
     fn advance(&mut self, to: Place) {
@@ -314,9 +357,16 @@ impl Log {
 
     /// The record at a place, and the place behind it. `None`: it is not to be had, and `read` is behind it.
     async fn take(&mut self, place: Place) -> Result<Option<(Taken, Place)>, SpoolError> {
+        let before = place.row;
         let place = self.within_segment(place);
+        if self.undone(&(before..place.row)) > 0 {
+            // A segment in between is not there, or ends before it should.
+            self.lose(before..place.row, place).await;
+            return Ok(None);
+        }
         let path = self.path(place.segment);
-        let head = Head::of(&self.files.read(path.clone(), place.at, HEAD).await?);
+        let own = self.segments.iter().find(|segment| segment.rows.start == place.segment).map_or(0, |own| own.bytes);
+        let head = head_at(&self.files.read(path.clone(), place.at, HEAD).await?, place.at, own, place.row);
         let Some(head) = head.filter(|head| head.first_row == place.row) else {
             self.resume(place).await?;
             return Ok(None);
@@ -340,17 +390,27 @@ impl Log {
         Ok(Some((Taken { batch, ticket: rows.start }, next)))
     }
 
-    /// A place, or the beginning of the next segment if it is at the end of its own.
-    fn within_segment(&self, place: Place) -> Place {
-        let own = self.segments.iter().find(|segment| segment.rows.start == place.segment);
-        match own {
-            Some(own) if place.at >= own.bytes => self.after(place.segment).unwrap_or(place),
-            _ => place,
+    /// A place, or the beginning of the next segment with bytes if it is at the end of its own.
+    fn within_segment(&self, mut place: Place) -> Place {
+        while let Some(next) = self.segments.iter().find(|own| own.rows.start == place.segment).map_or_else(
+            || self.after(place.segment),
+            |own| if place.at >= own.bytes { self.after(place.segment) } else { None },
+        ) {
+            place = next;
         }
+        place
+    }
+
+    /// Counts rows as not readable, and goes on behind them.
+    async fn lose(&mut self, rows: Range<u64>, next: Place) {
+        self.lost.corrupt += self.undone(&rows);
+        self.advance(next);
+        self.set_done(rows);
+        self.settle().await;
     }
 
     async fn give_up<T>(&mut self, next: Place, rows: Range<u64>, cause: fn(&mut Lost) -> &mut u64) -> Option<T> {
-        *cause(&mut self.lost) += rows.end - rows.start;
+        *cause(&mut self.lost) += self.undone(&rows);
         self.advance(next);
         self.set_done(rows);
         self.settle().await;
@@ -366,24 +426,14 @@ impl Log {
         let (bytes, end) = (own.bytes, own.rows.end);
         let rest = usize::try_from(bytes.saturating_sub(place.at)).unwrap_or(usize::MAX);
         let rest = self.files.read(self.path(place.segment), place.at, rest).await?;
-        let found = (1..rest.len()).find_map(|at| Some((at as u64, Head::of(&rest[at..])?)));
-        let found = found.filter(|(_, head)| (place.row..end).contains(&head.first_row));
-        let (next, row) = match found {
-            Some((at, head)) => {
-                let row = head.first_row;
-                (Some(Place { segment: place.segment, at: place.at + at, row }), row)
-            }
-            None => (self.after(place.segment), end),
+        let found = search(&rest, place.at, bytes, place.row).filter(|(_, head)| head.first_row < end);
+        let next = match found {
+            Some((at, head)) => Place { segment: place.segment, at, row: head.first_row },
+            None => Place { segment: place.segment, at: bytes, row: end.max(place.row) },
         };
-        tracing::error!(
-            "the spool's {} is damaged: {} rows are lost",
-            self.path(place.segment).display(),
-            row - place.row
-        );
-        self.lost.corrupt += row - place.row;
-        self.advance(next.unwrap_or(Place { row: end, at: bytes, ..place }));
-        self.set_done(place.row..row);
-        self.settle().await;
+        let path = self.path(place.segment);
+        tracing::error!("the spool's {} is damaged: {} rows are lost", path.display(), next.row - place.row);
+        self.lose(place.row..next.row, next).await;
         Ok(())
     }
 
@@ -425,8 +475,8 @@ impl Log {
         let at = self.slots_written % 2 * cursor::SLOT as u64;
         if self.files.write(self.folder.join("cursor"), at, cursor::slot(self.done)).await.is_ok() {
             self.slots_written += 1;
-            self.drop_done();
         }
+        self.drop_done();
     }
 
     fn drop_done(&mut self) {
@@ -440,25 +490,46 @@ impl Log {
     }
 }
 
-/// Where the records of a segment end, and its rows: what follows was not written whole.
-fn end_of(path: &Path, first: u64) -> io::Result<(u64, u64)> {
-    let bytes = fs::read(path)?;
+/// Where the records of a segment end: its rows, and the bytes that are whole. Heads are read, batches are not, but for the
+/// last one: only that can be torn behind its head.
+fn end_of(path: &Path, bytes: u64, first: u64) -> io::Result<(u64, u64)> {
+    let file = fs::File::open(path)?;
+    let read = |at: u64, len: u64| -> io::Result<Vec<u8>> {
+        let mut data = vec![0; usize::try_from(len.min(bytes.saturating_sub(at))).unwrap_or(0)];
+        file.read_exact_at(&mut data, at).map(|()| data)
+    };
     let (mut at, mut row) = (0, first);
-    while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
-        // What is damaged in the midst of others is found, and counted, when it is read.
-        let Some((skipped, head)) = (0..rest.len()).find_map(|skip| Some((skip, Head::of(&rest[skip..])?))) else {
-            break;
+    while at < bytes {
+        let head = match head_at(&read(at, HEAD as u64)?, at, bytes, row) {
+            Some(head) => head,
+            None => match search(&read(at, bytes)?, at, bytes, row) {
+                Some((start, head)) => {
+                    at = start;
+                    head
+                }
+                None => break,
+            },
         };
-        let start = at + skipped;
-        let end = start + usize::try_from(head.record_len()).unwrap_or(usize::MAX);
-        let Some(batch) = bytes.get(start + HEAD..end) else { break };
-        // Only the last one can be torn behind its head.
-        if end == bytes.len() && !head.fits(batch) {
+        let end = at + head.record_len();
+        if end == bytes && !head.fits(&read(at + HEAD as u64, u64::from(head.len))?) {
             break;
         }
         (at, row) = (end, head.end_row());
     }
-    Ok((row, at as u64))
+    Ok((row, at))
+}
+
+/// The head that bytes begin with, if its record ends within the segment and its rows are not those before `row`.
+fn head_at(bytes: &[u8], at: u64, end: u64, row: u64) -> Option<Head> {
+    Head::of(bytes).filter(|head| head.first_row >= row && at.saturating_add(head.record_len()) <= end)
+}
+
+/// The first such head behind the first byte; `at` is where the bytes begin.
+fn search(bytes: &[u8], at: u64, end: u64, row: u64) -> Option<(u64, Head)> {
+    (1..bytes.len()).find_map(|skip| {
+        let start = at + skip as u64;
+        Some((start, head_at(&bytes[skip..], start, end, row)?))
+    })
 }
 
 fn now_ms() -> u64 {

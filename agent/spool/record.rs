@@ -58,7 +58,7 @@ impl Head {
     /// Number of the first row behind it.
     #[must_use]
     pub fn end_row(&self) -> u64 {
-        self.first_row + u64::from(self.rows)
+        self.first_row.saturating_add(u64::from(self.rows))
     }
 
     /// Whether these bytes are what was written.

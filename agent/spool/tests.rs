@@ -141,7 +141,7 @@ fn a_full_spool_drops_the_oldest_or_refuses() {
             assert_eq!(all.contains(&1999), drops_oldest, "the newest are kept, or the oldest");
             assert_eq!(
                 log.append(&batch(0..2000, 1000)).await.map_err(|e| e.to_string()),
-                Err(SpoolError::Full.to_string())
+                Err(SpoolError::TooLarge.to_string())
             );
         });
     }

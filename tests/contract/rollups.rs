@@ -63,6 +63,7 @@ fn read(file: &Path) -> anyhow::Result<Vec<RecordBatch>> {
 
 fn settings(path: &Path) -> checked::Rollups {
     checked::Rollups {
+        is_default_path: false,
         path: path.to_owned(),
         store: None,
         prefix: String::new(),

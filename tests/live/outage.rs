@@ -351,6 +351,8 @@ fn killed_agents_are_accounted_for() -> anyhow::Result<()> {
             std::thread::sleep(Duration::from_millis(n * 7919 % 997));
             // One that is stopped holds what it holds.
             let paused = agent.pause()?;
+            // Its threads stop one after another.
+            std::thread::sleep(Duration::from_millis(50));
             let held = std::fs::read(spool.path().join("spool/held"))?;
             agent.kill()?;
             drop(paused);

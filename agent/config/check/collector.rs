@@ -27,6 +27,14 @@ impl Checker<'_> {
         let endpoint_path = format!("{path}.{}", collector.endpoint_key);
         let endpoint = self.filled(&endpoint_path, collector.endpoint.as_deref().unwrap_or_default());
         self.check_address(&endpoint_path, &endpoint);
+        let path_of = |url: &str| Some(url.split_once("://")?.1.split_once('/')?.1.is_empty());
+        if *collector.protocol == Some(written::Protocol::Http)
+            && endpoint.contains("://")
+            && path_of(&endpoint).unwrap_or(true)
+        {
+            let message = "requests go to `/`, as it is written; collectors take logs at `/v1/logs`";
+            self.warn(&endpoint_path, message);
+        }
         let mut headers = Vec::new();
         for (name, source) in &*collector.headers {
             let path = format!("{path}.headers.{name}");

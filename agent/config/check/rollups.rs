@@ -25,7 +25,7 @@ impl Checker<'_> {
         services: &written::Services,
         stores: &[(ObjectStore, Option<usize>)],
     ) -> Option<Rollups> {
-        let written = services.rollups.as_ref()?;
+        let written = services.rollups.as_ref().filter(|rollups| rollups.enabled)?;
         let key = |name: &str| format!("services.rollups.{name}");
         let store = self.rollup_store(&key("object_store"), written, services, stores);
         for (name, is_set) in [("prefix", written.prefix.is_some()), ("max_waiting", written.max_waiting.is_some())] {
@@ -58,6 +58,7 @@ impl Checker<'_> {
         }
         Some(Rollups {
             path,
+            is_default_path: written.path.is_none(),
             store,
             prefix,
             max_bytes: max_bytes as u64,

@@ -32,6 +32,9 @@ impl Checker<'_> {
             self.refuse("services.spool.max_age", reason);
             None
         });
+        if age_max.is_some_and(|age| age.is_zero()) {
+            self.refuse("services.spool.max_age", "nothing would ever wait; `enabled: false` says that");
+        }
         let path = written.path.clone();
         if path.as_ref().is_some_and(|path| !path.is_absolute()) {
             self.refuse("services.spool.path", "expected a path from the root");

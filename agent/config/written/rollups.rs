@@ -5,12 +5,16 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::StoreRef;
+use super::{StoreRef, truth};
 
 /// `services.rollups`; every key has a default.
-#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct Rollups {
+    /// Whether there are any.
+    #[serde(deserialize_with = "truth")]
+    #[schemars(with = "bool")]
+    pub enabled: bool,
     /// Folder of the files; with an object store, where they are made and wait for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
@@ -37,6 +41,23 @@ pub struct Rollups {
     /// Bytes of files that may wait for the object store; then the oldest are lost, and counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_waiting: Option<String>,
+}
+
+impl Default for Rollups {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            path: None,
+            object_store: None,
+            prefix: None,
+            max_bytes: None,
+            max_age: None,
+            level: RollupLevel::default(),
+            compression_level: None,
+            retention: None,
+            max_waiting: None,
+        }
+    }
 }
 
 /// How much of a transaction is kept in rollups. Bodies never are.

@@ -35,6 +35,9 @@ const IDLE: Duration = Duration::from_secs(30);
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 /// When a connection that is silent is asked whether it lives.
 const KEEP_ALIVE: Duration = Duration::from_mins(1);
+/// When a connection of HTTP/2 is asked, and how long for an answer.
+const PING: Duration = Duration::from_secs(20);
+const PONG: Duration = Duration::from_secs(10);
 const METHOD: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
 
 /// A collector, and the connections to it.
@@ -59,6 +62,11 @@ impl Collector {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .http2_only(grpc)
+            .timer(TokioTimer::new())
+            // Else a connection whose other end hangs would be taken again and again.
+            .http2_keep_alive_interval(PING)
+            .http2_keep_alive_timeout(PONG)
+            .http2_keep_alive_while_idle(true)
             .build(connector);
         Ok(Self { client, grpc, uri, headers, compression: config.compression, timeout: config.timeout })
     }

@@ -1,12 +1,12 @@
 //! The thread that brings whole files to an object store, in their order, and keeps them until it takes them.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     fs::{self, File},
     io,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
         mpsc::{self, Receiver, RecvTimeoutError},
     },
@@ -34,6 +34,9 @@ const PAUSES: [Duration; 5] = [
 ];
 /// How often it is looked whether there is more to do.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// What earlier runs have left and somebody has taken over: a reload must not take it over again.
+static ADOPTED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
 /// A whole file on its way to the store.
 pub(super) struct Finished {
@@ -88,7 +91,8 @@ impl Sender {
         };
         let thread = std::thread::Builder::new().name("rollups-send".into()).spawn(move || task.run(&queue))?;
         let sender = Self { files, thread, rows };
-        for path in folder.orphans()? {
+        let mut adopted = ADOPTED.lock().unwrap_or_else(PoisonError::into_inner);
+        for path in folder.orphans()?.into_iter().filter(|path| adopted.insert(path.clone())) {
             sender.adopt(path, folder, shared);
         }
         Ok(sender)
@@ -174,7 +178,23 @@ impl Task {
     fn send_first(&mut self) -> bool {
         let Some(file) = self.waiting.front() else { return false };
         let key = [self.prefix.as_str(), &file.key].iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>();
-        let result = self.runtime.block_on(self.store.put_file(&key.join("/"), CONTENT_TYPE, &file.path));
+        if !file.path.exists() {
+            return self.give_up("it is not there any more");
+        }
+        let shared = self.shared.clone();
+        let hurried = async {
+            while !shared.hurry.load(Ordering::Relaxed) {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        let key = key.join("/");
+        let put = self.store.put_file(&key, CONTENT_TYPE, &file.path);
+        let result = self.runtime.block_on(async {
+            tokio::select! {
+                result = put => result,
+                () = hurried => Err(SinkError::unavailable("s3", "the agent stops".to_owned())),
+            }
+        });
         match result {
             Ok(()) => {
                 let Some(file) = self.waiting.pop_front() else { return false };
@@ -188,11 +208,26 @@ impl Task {
                 self.shared.committed(file.rows, file.bytes);
                 true
             }
+            Err(SinkError::Refused { reason, .. }) => self.give_up(&reason),
             Err(error) => {
                 self.failed(&error);
                 false
             }
         }
+    }
+
+    /// The first file cannot be stored, whatever is done; the others can.
+    fn give_up(&mut self, reason: &str) -> bool {
+        let Some(file) = self.waiting.pop_front() else { return false };
+        tracing::error!(
+            rows = file.rows,
+            reason,
+            "{} is lost: the object store will never take it",
+            file.path.display()
+        );
+        self.settled(&file);
+        self.shared.settle(file.rows, |ledger| &ledger.rollup_rows_failed);
+        true
     }
 
     fn failed(&mut self, error: &SinkError) {

@@ -99,7 +99,8 @@ impl Failure {
 
     /// The condition itself may be what the service does not want.
     pub(super) fn may_be_the_condition(&self) -> bool {
-        matches!(self.status, 400 | 405 | 501) && !self.is_about_keys() && !self.is_about_parts()
+        let of_words = ["", "NotImplemented", "InvalidArgument", "InvalidRequest"].contains(&self.code.as_str());
+        matches!(self.status, 400 | 405 | 501) && of_words && !self.is_about_keys() && !self.is_about_parts()
     }
 
     /// The bucket is there, and has no such object.
