@@ -61,6 +61,9 @@ fn processor_time() -> Duration {
     Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0))
 }
 
+/// An hour, and its file.
+type Open = (i64, RollupFile<BufWriter<File>>);
+
 /// Writes a day, one file an hour, and says how long that took and how large it became.
 fn whole_day(folder: &Path, exchanges: usize) {
     let headers = std::env::var_os("RINGTAP_ROLLUP_HEADERS").is_some();
@@ -68,29 +71,28 @@ fn whole_day(folder: &Path, exchanges: usize) {
     let mut day = Day::new(exchanges);
     let (mut making, mut writing) = (Duration::ZERO, Duration::ZERO);
     let (mut rows, mut files) = (0, 0);
-    let (mut waiting, mut open): (Vec<RecordBatch>, Option<(i64, RollupFile<BufWriter<File>>)>) = (Vec::new(), None);
-    let mut flush =
-        |waiting: &mut Vec<RecordBatch>, open: &mut Option<(i64, RollupFile<BufWriter<File>>)>, end: bool| {
-            let begun = processor_time();
-            if let Some((_, file)) = open {
-                file.write(waiting).expect("written");
-                waiting.clear();
-            }
-            if let Some((_, file)) = open.take_if(|_| end) {
-                file.finish().expect("finished").flush().expect("flushed");
-            }
-            writing += (processor_time() - begun);
-        };
+    let (mut held, mut open): (Vec<RecordBatch>, Option<Open>) = (Vec::new(), None);
+    let mut flush = |held: &mut Vec<RecordBatch>, open: &mut Option<Open>, end: bool| {
+        let begun = processor_time();
+        if let Some((_, file)) = open {
+            file.write(held).expect("written");
+            held.clear();
+        }
+        if let Some((_, file)) = open.take_if(|_| end) {
+            file.finish().expect("finished").flush().expect("flushed");
+        }
+        writing += processor_time().saturating_sub(begun);
+    };
     while let Some(batch) = day.next_batch() {
         let outcome = day.outcome(&batch);
         let begun = processor_time();
         let batch = rolled_up(&batch, &outcome, headers);
-        making += (processor_time() - begun);
+        making += processor_time().saturating_sub(begun);
         rows += batch.num_rows();
         // A batch belongs to the hour of its first row here; the agent parts it.
         let hour = batch.column(0).as_primitive::<TimestampMicrosecondType>().value(0).div_euclid(HOUR_US);
         if open.as_ref().is_none_or(|(of, _)| *of != hour) {
-            flush(&mut waiting, &mut open, true);
+            flush(&mut held, &mut open, true);
             let of_day = hour.rem_euclid(24);
             let partition = folder.join(format!("dt=2026-01-02/hour={of_day:02}/host=gate-1"));
             fs::create_dir_all(&partition).expect("made");
@@ -98,12 +100,12 @@ fn whole_day(folder: &Path, exchanges: usize) {
             open = Some((hour, RollupFile::begin(file, "gate-1", level).expect("begins")));
             files += 1;
         }
-        waiting.push(batch);
-        if waiting.iter().map(RecordBatch::num_rows).sum::<usize>() >= ROW_GROUP_ROWS {
-            flush(&mut waiting, &mut open, false);
+        held.push(batch);
+        if held.iter().map(RecordBatch::num_rows).sum::<usize>() >= ROW_GROUP_ROWS {
+            flush(&mut held, &mut open, false);
         }
     }
-    flush(&mut waiting, &mut open, true);
+    flush(&mut held, &mut open, true);
     let (making, writing) = (making.as_secs_f64(), writing.as_secs_f64());
     #[expect(clippy::cast_precision_loss, reason = "few enough")]
     let rate = rows as f64 / (making + writing);

@@ -43,7 +43,7 @@ fn store(port: u16) -> Arc<S3Store> {
         path_style: true,
         storage_class: None,
         encryption: None,
-        presign_expiry: Duration::from_secs(60),
+        presign_expiry: Duration::from_mins(1),
     };
     Arc::new(S3Store::new(config, Arc::default()).expect("nothing is read"))
 }

@@ -55,7 +55,7 @@ pub(super) fn command(t: &Transaction) -> Result<Command, String> {
         made.warnings.push("it opens a WebSocket; what went over that is not sent again".into());
     }
     made.masks(t);
-    Ok(made.finish(&address.url, body))
+    Ok(made.finish(&address.url, body.as_ref()))
 }
 
 /// Where a request goes.
@@ -97,7 +97,11 @@ fn percent(c: char) -> String {
     if !is_odd(c) && c != ' ' {
         return c.into();
     }
-    c.encode_utf8(&mut [0; 4]).bytes().map(|byte| format!("%{byte:02X}")).collect()
+    c.encode_utf8(&mut [0; 4]).bytes().fold(String::new(), |mut text, byte| {
+        // Never fails: a string takes everything.
+        _ = write!(text, "%{byte:02X}");
+        text
+    })
 }
 
 /// A body, as it gets into the command.
@@ -247,10 +251,10 @@ impl Made {
         }
     }
 
-    fn finish(self, url: &str, body: Option<Body>) -> Command {
+    fn finish(self, url: &str, body: Option<&Body>) -> Command {
         let Self { options, mut warnings } = self;
         let mut text = String::new();
-        if let Some(from) = body.as_ref().map(|body| &body.from).filter(|from| !from.is_empty()) {
+        if let Some(from) = body.map(|body| &body.from).filter(|from| !from.is_empty()) {
             // Never fails: a string takes everything.
             _ = write!(text, "{from} | ");
         }
@@ -258,7 +262,7 @@ impl Made {
             Some(url) => _ = write!(text, "curl {url}"),
             None => warnings.push("the url cannot be an argument".into()),
         }
-        for option in options.iter().chain(body.as_ref().map(|body| &body.argument)) {
+        for option in options.iter().chain(body.map(|body| &body.argument)) {
             _ = write!(text, " \\\n  {option}");
         }
         Command { text, warnings }

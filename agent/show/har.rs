@@ -23,7 +23,7 @@ pub(super) struct Log {
 
 impl Log {
     pub(super) fn add(&mut self, digest: &str, t: &Transaction) {
-        let time: Timestamp = t.transaction_time.parse().unwrap_or(Timestamp::UNIX_EPOCH);
+        let time: Timestamp = t.time.parse().unwrap_or(Timestamp::UNIX_EPOCH);
         self.entries.insert((time, self.entries.len()), entry(digest, time, t));
     }
 

@@ -71,7 +71,8 @@ pub(super) struct Transaction {
     pub metadata: Metadata,
     pub request: Message,
     pub response: Message,
-    pub transaction_time: String,
+    #[serde(rename = "transaction_time")]
+    pub time: String,
     pub duration_ms: f64,
     pub direction: String,
     pub damage: Vec<Damage>,

@@ -59,8 +59,8 @@ impl Page {
         }
         let words = self.paint.paint(if fine { Style::Good } else { Style::Bad }, visible::line(words.trim()).trim());
         let more = [&t.request.protocol, &t.direction].into_iter().filter(|text| !text.is_empty());
-        let more: String = more.map(|text| format!(", {}", visible::line(text))).collect();
-        format!("{words} in {} ms{more}", t.duration_ms)
+        let more = more.map(|text| visible::line(text)).collect::<Vec<_>>();
+        format!("{words} in {} ms{}{}", t.duration_ms, if more.is_empty() { "" } else { ", " }, more.join(", "))
     }
 
     fn facts(&mut self, digest: &str, t: &Transaction) {
@@ -82,7 +82,7 @@ impl Page {
             m.bytes_sent,
             m.bytes_received
         );
-        self.fact("time", &t.transaction_time);
+        self.fact("time", &t.time);
         self.fact("process", &joined(&[&m.process_exe, &process], " "));
         self.fact("container", &joined(&[&m.container_name, &m.container_image], ", "));
         self.fact("pod", &joined(&[&m.pod_namespace, &m.pod_name], "/"));
@@ -276,7 +276,7 @@ fn event_line(line: &str, paint: Paint) -> String {
 fn dump(bytes: &[u8], paint: Paint) -> String {
     let mut out = String::new();
     for (n, line) in bytes[..bytes.len().min(DUMP)].chunks(DUMP_LINE).enumerate() {
-        let hex: String = line.iter().map(|byte| format!("{byte:02x} ")).collect();
+        let hex: String = line.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
         let ascii = |byte: &u8| if (0x20..0x7f).contains(byte) { char::from(*byte) } else { '.' };
         let ascii: String = line.iter().map(ascii).collect();
         // Never fails: a string takes everything.

@@ -165,7 +165,7 @@ impl Day {
             let mut head = Record::default();
             (head.conn, head.tgid) = (connection.id, 1000 + u32::try_from(connection.process).expect("few"));
             (head.kind, head.direction, head.layer) =
-                (Kind::Payload as u8, direction, u8::from(connection.host % 3 > 0));
+                (Kind::Payload as u8, direction, u8::from(!connection.host.is_multiple_of(3)));
             head.time_ns = at;
             let offset = &mut connection.offsets[usize::from(direction)];
             for chunk in bytes.chunks(CHUNK_MAX) {

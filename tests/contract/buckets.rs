@@ -61,7 +61,7 @@ fn bucket(port: u16) -> S3 {
         path_style: true,
         storage_class: None,
         encryption: None,
-        presign_expiry: Duration::from_secs(60),
+        presign_expiry: Duration::from_mins(1),
     }
 }
 
@@ -131,7 +131,7 @@ fn make_bucket(port: u16) -> anyhow::Result<()> {
         if probe.args(["--data-binary", "x"]).stdout(Stdio::null()).status()?.success() {
             return Ok(());
         }
-        ensure!(begun.elapsed() < Duration::from_secs(60), "no bucket can be made");
+        ensure!(begun.elapsed() < Duration::from_mins(1), "no bucket can be made");
         std::thread::sleep(Duration::from_millis(300));
     }
 }
@@ -191,7 +191,7 @@ fn serve_one(
     answer: &impl Fn(&Request) -> (String, String),
     seen: &Mutex<Vec<Request>>,
 ) -> anyhow::Result<()> {
-    let (mut bytes, mut block) = (Vec::new(), [0; 65_536]);
+    let (mut bytes, mut block) = (Vec::new(), [0; 16_384]);
     let mut head_ends = None;
     let request = loop {
         let n = stream.read(&mut block)?;

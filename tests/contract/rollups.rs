@@ -68,7 +68,7 @@ fn settings(path: &Path) -> checked::Rollups {
         store: None,
         prefix: String::new(),
         max_bytes: 256 << 20,
-        max_age: Duration::from_secs(300),
+        max_age: Duration::from_mins(5),
         headers: false,
         compression_level: 1,
         retention: None,
@@ -101,7 +101,7 @@ impl Own {
     }
 
     fn finish(self) -> anyhow::Result<Arc<Ledger>> {
-        self.runtime.block_on(self.rollups.drain(Duration::from_secs(60)));
+        self.runtime.block_on(self.rollups.drain(Duration::from_mins(1)));
         self.ledger.balance(&Counters::default()).map_err(anyhow::Error::msg)?;
         Ok(self.ledger)
     }
@@ -229,7 +229,7 @@ fn no_reader_sees_half_a_file() -> anyhow::Result<()> {
         while !ended.load(Ordering::Relaxed) {
             for file in files(&root).iter().filter(|file| file.extension().is_some_and(|end| end == "parquet")) {
                 let rows: usize =
-                    read(file).with_context(|| file.display().to_string())?.iter().map(|b| b.num_rows()).sum();
+                    read(file).with_context(|| file.display().to_string())?.iter().map(RecordBatch::num_rows).sum();
                 ensure!(rows > 0, "{} is empty", file.display());
                 read_files += 1;
             }
@@ -260,7 +260,7 @@ fn victim() -> anyhow::Result<()> {
     let batches: Vec<RecordBatch> = day(1_000_000, false).take(32).collect();
     let own = Own::start(&settings(Path::new(&folder)))?;
     batches.into_iter().try_for_each(|batch| own.offer(batch))?;
-    std::thread::sleep(Duration::from_secs(300));
+    std::thread::sleep(Duration::from_mins(5));
     Ok(())
 }
 
@@ -279,7 +279,7 @@ fn a_killed_run_leaves_nothing_and_is_counted() -> anyhow::Result<()> {
         let noted = note(&files(folder.path())).and_then(|note| fs::read_to_string(note).ok());
         match noted.and_then(|text| text.trim().parse::<u64>().ok()) {
             Some(rows) if rows > 120_000 => break rows,
-            _ if begun.elapsed() > Duration::from_secs(240) => bail!("no rows: {:?}", files(folder.path())),
+            _ if begun.elapsed() > Duration::from_mins(4) => bail!("no rows: {:?}", files(folder.path())),
             _ => std::thread::sleep(Duration::from_millis(50)),
         }
     };
@@ -323,7 +323,7 @@ fn a_full_disk_is_a_counted_loss() -> anyhow::Result<()> {
     batches.by_ref().take(30).try_for_each(|batch| own.offer(batch))?;
     let begun = Instant::now();
     while own.ledger.rollup_rows_failed.get() == 0 {
-        ensure!(begun.elapsed() < Duration::from_secs(120), "nothing failed");
+        ensure!(begun.elapsed() < Duration::from_mins(2), "nothing failed");
         std::thread::sleep(Duration::from_millis(50));
     }
     fs::remove_file(disk.join("ballast"))?;
@@ -389,7 +389,8 @@ fn the_documented_columns_are_the_schema() -> anyhow::Result<()> {
     for column in &COLUMNS {
         let kind = column.kind.sql();
         let null = if column.nullable { ", or null" } else { "" };
-        table += &format!("| `{}` | {kind}{null} | {} |\n", column.name, column.meaning);
+        let line = format!("| `{}` | {kind}{null} | {} |\n", column.name, column.meaning);
+        table.push_str(&line);
     }
     let path = project("docs/query.md");
     let text = fs::read_to_string(&path)?;

@@ -79,7 +79,7 @@ fn traffic() -> Traffic {
     let hostile = "GET /hostile HTTP/1.1\r\nHost: evil.example\r\nX-Note: a\u{9b}31mb\u{202e}c\r\n\r\n";
     let events = b"event: delta\ndata: {\"a\":[1,2.50]}\n\ndata: [DONE]\n\n";
     let lines = b"{\"n\":1}\n{\"n\":2}\n";
-    let binary: Vec<u8> = (0..600).map(|n: u32| (n * 7 % 256) as u8).collect();
+    let binary: Vec<u8> = (0..600u32).map(|n| (n * 7).to_le_bytes()[0]).collect();
     golden::traffic()
         .exchange("10.0.0.9:80", false, hostile.as_bytes(), &message("HTTP/1.1 200 OK", "", b"\x1b[31mred\x1b[0m\n"))
         .exchange(
@@ -212,11 +212,12 @@ fn no_terminal_is_driven_by_traffic() -> anyhow::Result<()> {
     });
     let odd = |c: char| (c.is_control() && c != '\n') || "\u{202e}\u{2066}\u{200b}\u{e0041}".contains(c);
     let object = serde_json::to_vec(&object)?;
+    let colours = regex::Regex::new("\x1b\\[[0-9;]*m")?;
     for arguments in [&[][..], &["--har"], &["--curl"], &["--color", "always"]] {
         let mut shown = show_given(&object, arguments)?;
         ensure!(shown.code == Some(0), "{}", shown.err);
         if arguments.contains(&"always") {
-            shown.out = regex::Regex::new("\x1b\\[[0-9;]*m")?.replace_all(&shown.out, "").into_owned();
+            shown.out = colours.replace_all(&shown.out, "").into_owned();
         }
         for printed in [&shown.out, &shown.err] {
             let at = printed.find(odd).map(|at| printed[..at].lines().last().unwrap_or_default().to_owned());
@@ -407,7 +408,7 @@ fn curl_sends_the_same_again() -> anyhow::Result<()> {
             if bodiless { format!("{head}\r\n{fields}\r\n").into_bytes() } else { message(&head, &fields, body) };
         traffic = traffic.exchange("10.0.0.9:80", false, &request, &message("HTTP/1.1 204 None", "", b""));
         let kept: String =
-            fields.lines().filter(|line| !line.starts_with("X-Hop")).map(|line| format!("{line}\n")).collect();
+            fields.lines().filter(|line| !line.starts_with("X-Hop")).flat_map(|line| [line, "\n"]).collect();
         expected.push(Arrived::of(&format!("{head}\n{kept}"), body.to_vec()));
     }
     let folder = tempfile::tempdir()?;

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// How long something may take to arrive.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// A program of the test, ended with it.
 struct Running(Child);
@@ -93,18 +93,18 @@ impl Stores {
     }
 
     /// The events that arrived, in their order.
-    fn events(&self) -> anyhow::Result<Vec<Value>> {
-        let Ok(file) = File::open(self.folder.path().join("events")) else { return Ok(Vec::new()) };
+    fn events(&self) -> Vec<Value> {
+        let Ok(file) = File::open(self.folder.path().join("events")) else { return Vec::new() };
         let lines = BufReader::new(file).lines().map_while(Result::ok).filter(|line| !line.is_empty());
         // A receiver that was killed can leave half a line.
-        Ok(lines.filter_map(|line| serde_json::from_str(&line).ok()).collect())
+        lines.filter_map(|line| serde_json::from_str(&line).ok()).collect()
     }
 
     /// Waits until the requests of all these paths, and the records of their objects, have arrived.
     fn wait(&self, paths: &BTreeSet<String>) -> anyhow::Result<Vec<Value>> {
         let begun = Instant::now();
         loop {
-            let events = self.events()?;
+            let events = self.events();
             let missing = missing(&events, paths);
             if missing.is_empty() {
                 return Ok(events);
@@ -205,7 +205,7 @@ fn an_outage_loses_nothing() -> anyhow::Result<()> {
     let agent = Agent::start(&stores.config(""))?;
     let mut paths = ask(&server, "before", 200)?;
     std::thread::sleep(Duration::from_millis(1500));
-    ensure!(stores.events()?.is_empty(), "nothing can have arrived");
+    ensure!(stores.events().is_empty(), "nothing can have arrived");
     stores.start()?;
     stores.wait(&paths)?;
     stores.stop();
@@ -303,7 +303,7 @@ fn a_full_disk_is_counted() -> anyhow::Result<()> {
     finished.check()?;
     let dropped = of(&finished, "objects", "spool_full") + of(&finished, "events", "spool_full");
     ensure!(dropped > 0, "the disk was not full: {}", finished.stderr);
-    check_order(&stores.events()?)?;
+    check_order(&stores.events())?;
     Ok(())
 }
 
@@ -369,7 +369,7 @@ fn killed_agents_are_accounted_for() -> anyhow::Result<()> {
     stores.wait(&last)?;
     let finished = agent.stop()?;
     finished.check()?;
-    let events = stores.events()?;
+    let events = stores.events();
     let twice = check_order(&events)?;
     let requests = events.iter().filter(|event| event["type"] == "request").count();
     println!("{kills} kills: {requests} requests told, {twice} events came twice");
