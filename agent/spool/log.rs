@@ -35,6 +35,10 @@ pub struct Lost {
     pub corrupt: u64,
 }
 
+/// Where lost rows are counted.
+type Cause = fn(&mut Lost) -> &mut u64;
+const CORRUPT: Cause = |lost| &mut lost.corrupt;
+
 /// A record that was read and is to be acknowledged, or given back.
 #[derive(Debug)]
 pub struct Taken {
@@ -143,6 +147,9 @@ impl Log {
             log.find(*first, path, next)?;
         }
         log.end = log.segments.back().map_or(done, |last| last.rows.end).max(log.done);
+        let dropped = |segment: &&Segment| segment.bytes == 0 && !segment.rows.is_empty();
+        let dropped: Vec<_> = log.segments.iter().filter(dropped).map(|segment| segment.rows.clone()).collect();
+        dropped.into_iter().for_each(|rows| log.set_done(rows));
         log.drop_done();
         log.read = log.start();
         log.tell();
@@ -154,7 +161,6 @@ impl Log {
         let bytes = fs::metadata(path)?.len();
         if let (0, Some(next)) = (bytes, next) {
             self.segments.push_back(Segment { rows: first..next, bytes: 0 });
-            self.set_done(first..next);
             return Ok(());
         }
         let (end, sound) = end_of(path, bytes, first)?;
@@ -335,7 +341,7 @@ impl Log {
                 tracing::error!(%error, "the spool's {} cannot be read", self.path(place.segment).display());
                 self.failures = 0;
                 let end = Place { segment: place.segment, at, row: rows.end };
-                self.lose(rows, self.after(place.segment).unwrap_or(end)).await;
+                self.lose(rows, self.after(place.segment).unwrap_or(end), CORRUPT).await;
                 Ok(None)
             }
             Err(error) => {
@@ -361,13 +367,13 @@ impl Log {
         let place = self.within_segment(place);
         if self.undone(&(before..place.row)) > 0 {
             // A segment in between is not there, or ends before it should.
-            self.lose(before..place.row, place).await;
+            self.lose(before..place.row, place, CORRUPT).await;
             return Ok(None);
         }
         let path = self.path(place.segment);
         let own = self.segments.iter().find(|segment| segment.rows.start == place.segment).map_or(0, |own| own.bytes);
-        let head = head_at(&self.files.read(path.clone(), place.at, HEAD).await?, place.at, own, place.row);
-        let Some(head) = head.filter(|head| head.first_row == place.row) else {
+        let head = self.files.read(path.clone(), place.at, HEAD).await?;
+        let Some(head) = head_at(&head, place.at, own, place.row, 0) else {
             self.resume(place).await?;
             return Ok(None);
         };
@@ -379,12 +385,14 @@ impl Log {
         }
         let age = now_ms().saturating_sub(head.time_ms);
         if u128::from(age) > self.limits.age_max.as_millis() {
-            return Ok(self.give_up(next, rows, |lost| &mut lost.expired).await);
+            self.lose(rows, next, |lost| &mut lost.expired).await;
+            return Ok(None);
         }
         let bytes = self.files.read(path, place.at + HEAD as u64, head.len as usize).await?;
         let batch = if head.fits(&bytes) { record::decode(&bytes).ok() } else { None };
         let Some(batch) = batch.filter(|batch| batch.num_rows() as u64 == u64::from(head.rows)) else {
-            return Ok(self.give_up(next, rows, |lost| &mut lost.corrupt).await);
+            self.lose(rows, next, CORRUPT).await;
+            return Ok(None);
         };
         self.flying.insert(rows.start, Flight { end: rows.end, place });
         Ok(Some((Taken { batch, ticket: rows.start }, next)))
@@ -401,20 +409,12 @@ impl Log {
         place
     }
 
-    /// Counts rows as not readable, and goes on behind them.
-    async fn lose(&mut self, rows: Range<u64>, next: Place) {
-        self.lost.corrupt += self.undone(&rows);
-        self.advance(next);
-        self.set_done(rows);
-        self.settle().await;
-    }
-
-    async fn give_up<T>(&mut self, next: Place, rows: Range<u64>, cause: fn(&mut Lost) -> &mut u64) -> Option<T> {
+    /// Counts rows as lost, and goes on behind them.
+    async fn lose(&mut self, rows: Range<u64>, next: Place, cause: Cause) {
         *cause(&mut self.lost) += self.undone(&rows);
         self.advance(next);
         self.set_done(rows);
         self.settle().await;
-        None
     }
 
     /// Goes on behind something that is no record: at the next head of the segment, else at the next segment.
@@ -433,7 +433,7 @@ impl Log {
         };
         let path = self.path(place.segment);
         tracing::error!("the spool's {} is damaged: {} rows are lost", path.display(), next.row - place.row);
-        self.lose(place.row..next.row, next).await;
+        self.lose(place.row..next.row, next, CORRUPT).await;
         Ok(())
     }
 
@@ -483,9 +483,9 @@ impl Log {
         while self.segments.front().is_some_and(|first| first.rows.end <= self.done) {
             self.remove(0);
         }
-        let gone = |read: &Place| self.segments.front().is_none_or(|first| first.rows.start > read.segment);
-        if self.read.as_ref().is_some_and(gone) {
-            self.read = self.start();
+        // A place in a segment that is gone stays: rows that are missing behind it are counted when they should come.
+        if self.segments.is_empty() {
+            self.read = None;
         }
     }
 }
@@ -500,7 +500,7 @@ fn end_of(path: &Path, bytes: u64, first: u64) -> io::Result<(u64, u64)> {
     };
     let (mut at, mut row) = (0, first);
     while at < bytes {
-        let head = match head_at(&read(at, HEAD as u64)?, at, bytes, row) {
+        let head = match head_at(&read(at, HEAD as u64)?, at, bytes, row, 0) {
             Some(head) => head,
             None => match search(&read(at, bytes)?, at, bytes, row) {
                 Some((start, head)) => {
@@ -519,16 +519,18 @@ fn end_of(path: &Path, bytes: u64, first: u64) -> io::Result<(u64, u64)> {
     Ok((row, at))
 }
 
-/// The head that bytes begin with, if its record ends within the segment and its rows are not those before `row`.
-fn head_at(bytes: &[u8], at: u64, end: u64, row: u64) -> Option<Head> {
-    Head::of(bytes).filter(|head| head.first_row >= row && at.saturating_add(head.record_len()) <= end)
+/// The head that bytes begin with, if its record ends within the segment, and if no more rows than bytes are missing before
+/// it: what only looks like a head does not lead astray.
+fn head_at(bytes: &[u8], at: u64, end: u64, row: u64, skipped: u64) -> Option<Head> {
+    let is_next = |head: &Head| head.first_row.checked_sub(row).is_some_and(|missing| missing <= skipped);
+    Head::of(bytes).filter(is_next).filter(|head| at.saturating_add(head.record_len()) <= end)
 }
 
 /// The first such head behind the first byte; `at` is where the bytes begin.
 fn search(bytes: &[u8], at: u64, end: u64, row: u64) -> Option<(u64, Head)> {
     (1..bytes.len()).find_map(|skip| {
-        let start = at + skip as u64;
-        Some((start, head_at(&bytes[skip..], start, end, row)?))
+        let skipped = skip as u64;
+        Some((at + skipped, head_at(&bytes[skip..], at + skipped, end, row, skipped)?))
     })
 }
 

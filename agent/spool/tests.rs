@@ -193,6 +193,106 @@ fn two_agents_do_not_share_a_spool_and_a_kill_is_counted() {
     assert_eq!(ledger.events_killed.get(), 5, "once");
 }
 
+/// A segment that was dropped behind one that is on its way leaves a hole, which the next agent does not fall into.
+#[test]
+fn what_was_dropped_in_the_midst_is_not_missed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let limits = limits(1 << 20, true, DAY);
+    run(async {
+        let mut log = open(folder.path(), &limits);
+        log.append(&batch(0..10, 5000)).await.expect("room");
+        let first = log.next().await.expect("read").expect("there");
+        for n in 1..60 {
+            log.append(&batch(n * 10..n * 10 + 10, 5000)).await.expect("room");
+        }
+        let dropped = log.take_lost().dropped;
+        assert!(dropped > 0 && limits.bytes.load(Ordering::Relaxed) <= 1 << 20);
+        log.give_back(first.ticket);
+        drop(log);
+        let mut log = open(folder.path(), &limits);
+        let all = drain(&mut log).await;
+        assert_eq!((all.len() as u64 + dropped, all[0], all.last()), (600, 0, Some(&599)));
+        assert_eq!((log.take_lost(), log.waiting()), (Lost::default(), 0));
+        assert_eq!((segment_files(folder.path()), limits.bytes.load(Ordering::Relaxed)), (0, 0));
+        drop(log);
+        assert_eq!(drain(&mut open(folder.path(), &limits)).await, [0i64; 0], "nothing comes twice");
+    });
+}
+
+/// Somebody deletes a segment, while the log is open and while it is not: its rows are counted, and the others come.
+#[test]
+fn a_segment_that_is_gone_is_counted() {
+    for while_open in [true, false] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let limits = limits(8 << 20, true, DAY);
+        run(async {
+            let mut log = open(folder.path(), &limits);
+            for n in 0..100 {
+                log.append(&batch(n * 10..n * 10 + 10, 5000)).await.expect("room");
+            }
+            let files = log::segment_files(folder.path()).expect("readable");
+            assert!(files.len() > 3);
+            fs::remove_file(&files[1].1).expect("deleted");
+            if !while_open {
+                drop(log);
+                log = open(folder.path(), &limits);
+            }
+            let all = drain(&mut log).await;
+            let (from, to) = (i64::try_from(files[1].0).expect("few"), i64::try_from(files[2].0).expect("few"));
+            assert_eq!(all, (0..1000).filter(|n| !(from..to).contains(n)).collect::<Vec<_>>());
+            let corrupt = u64::try_from(to - from).expect("positive");
+            assert_eq!((log.take_lost(), log.waiting()), (Lost { corrupt, ..Lost::default() }, 0));
+            assert_eq!(segment_files(folder.path()), 0);
+        });
+    }
+}
+
+/// Without its cursor a log begins where its files do, and ends.
+#[test]
+fn a_lost_cursor_holds_nothing_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let limits = limits(8 << 20, true, DAY);
+    run(async {
+        let mut log = open(folder.path(), &limits);
+        for n in 0..100 {
+            log.append(&batch(n * 10..n * 10 + 10, 5000)).await.expect("room");
+        }
+        for _ in 0..60 {
+            let taken = log.next().await.expect("read").expect("there");
+            log.acknowledge(taken.ticket).await;
+        }
+        drop(log);
+        fs::remove_file(folder.path().join("cursor")).expect("it was written");
+        let mut log = open(folder.path(), &limits);
+        let all = drain(&mut log).await;
+        assert!(all.len() >= 400 && all.ends_with(&(600..1000).collect::<Vec<_>>()));
+        assert_eq!((log.take_lost(), log.waiting(), segment_files(folder.path())), (Lost::default(), 0, 0));
+    });
+}
+
+/// A body can hold what looks like a head: it is believed only where a head can be.
+#[test]
+fn heads_in_bodies_are_not_believed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let limits = limits(8 << 20, true, DAY);
+    run(async {
+        let mut log = open(folder.path(), &limits);
+        log.append(&batch(0..10, 100)).await.expect("room");
+        log.append(&batch(10..20, 100)).await.expect("room");
+        drop(log);
+        let (_, path) = log::segment_files(folder.path()).expect("readable").remove(0);
+        let mut bytes = fs::read(&path).expect("there");
+        // Behind a damaged first head: one that claims rows far ahead and more bytes than there are.
+        let forged = record::encode(&batch(0..5000, 100), 1 << 40, 0).expect("written");
+        bytes[8] ^= 1;
+        bytes[record::HEAD..2 * record::HEAD].copy_from_slice(&forged[..record::HEAD]);
+        fs::write(&path, &bytes).expect("written");
+        let mut log = open(folder.path(), &limits);
+        assert_eq!(drain(&mut log).await, (10..20).collect::<Vec<_>>());
+        assert_eq!((log.take_lost().corrupt, log.waiting()), (10, 0));
+    });
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Append(u8),

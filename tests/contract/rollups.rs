@@ -253,7 +253,7 @@ const VICTIM: &str = "RINGTAP_TEST_ROLLUP_VICTIM";
 
 /// The process that the next test kills: it has taken rows and written none.
 #[test]
-#[ignore = "started and killed by another test"]
+#[ignore = "no test but a process: a_killed_run_leaves_nothing_and_is_counted starts and kills it, which ./dev test runs"]
 fn victim() -> anyhow::Result<()> {
     let Some(folder) = std::env::var_os(VICTIM) else { return Ok(()) };
     // Made before, however long that takes: the files of an hour that is over are closed when nothing more comes.

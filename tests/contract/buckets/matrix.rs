@@ -181,7 +181,7 @@ fn of_stores(name: &str) -> anyhow::Result<PathBuf> {
 }
 
 #[test]
-#[ignore = "./dev stores installs the server and runs it"]
+#[ignore = "its server takes minutes to install: ./dev stores does, and runs it"]
 fn s3s_fs() -> anyhow::Result<()> {
     let server = s3s_fs_server("/tmp")?;
     everything(&server, &Knows { conditions: true, missing_bucket: false, encryption: false })
@@ -198,7 +198,7 @@ pub fn s3s_fs_server(below: &str) -> anyhow::Result<Server> {
 }
 
 #[test]
-#[ignore = "./dev stores installs the server and runs it"]
+#[ignore = "its server takes minutes to install: ./dev stores does, and runs it"]
 fn ceph() -> anyhow::Result<()> {
     let suite = of_stores("suites/trixie")?;
     let (folder, port) = (tempfile::tempdir()?, free_port()?);

@@ -122,7 +122,7 @@ fn show(what: &str, server: &str, measured: &Measured) {
 }
 
 #[test]
-#[ignore = "./dev stores builds it for use and runs it alone"]
+#[ignore = "measures, and needs a quiet machine: ./dev stores runs it, alone and built for use"]
 fn small_objects_beside_rclone() -> anyhow::Result<()> {
     let rclone = crate::tools::tool("rclone").context("./dev tools installs rclone")?;
     let files = tempfile::tempdir_in("/dev/shm")?;
@@ -165,7 +165,7 @@ fn discarding() -> anyhow::Result<Server> {
 }
 
 #[test]
-#[ignore = "the server of the test above"]
+#[ignore = "no test but a server: small_objects_beside_rclone starts it, which ./dev stores runs"]
 fn takes_everything() -> anyhow::Result<()> {
     let Ok(port) = std::env::var(PORT) else { return Ok(()) };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
