@@ -1,26 +1,31 @@
-//! The admin server: whether the agent lives, and the ledger as metrics.
+//! The admin server: whether the agent lives and captures, what it counts, and what it sees.
+
+mod health;
+mod metrics;
+mod status;
 
 use std::{
     convert::Infallible,
-    fmt::Write as _,
     net::SocketAddr,
     sync::{Arc, PoisonError, RwLock},
 };
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::{Method, Request, Response, StatusCode, body::Incoming, header, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use ringtap_batch::{blind::Spot, budget::Memory, ledger::Ledger, ring::abi::Counters};
+use ringtap_batch::{budget::Memory, ledger::Ledger, ring::abi::Counters};
 use tokio::{net::TcpListener, sync::Semaphore};
 
+pub use self::{health::Health, status::Status};
 use crate::{
     coverage::Coverage,
+    devtools::{self, Body, Devtools},
     doctor,
     live::wall_offset,
     metrics::Metrics,
     reload::ActingStacks,
-    spool::{Kind, Spool},
+    spool::Spool,
 };
 
 /// Connections that are served at a time.
@@ -43,6 +48,10 @@ pub struct Told {
     pub coverage: Arc<Coverage>,
     /// What waits on the disk.
     pub spool: Option<Arc<Spool>>,
+    /// Whether it captures.
+    pub health: Arc<Health>,
+    /// The page, if it was asked for.
+    pub devtools: Option<Arc<Devtools>>,
 }
 
 /// Listens. Must be called inside of a runtime.
@@ -69,11 +78,7 @@ async fn serve(listener: TcpListener, told: Told) {
         tokio::spawn(async move {
             let answer = service_fn(|request: Request<Incoming>| {
                 let told = told.clone();
-                async move {
-                    // Processes are looked up in /proc, which takes its time.
-                    let answer = tokio::task::spawn_blocking(move || answer(&request, &told)).await;
-                    Ok::<_, Infallible>(answer.unwrap_or_else(|_| failed()))
-                }
+                async move { Ok::<_, Infallible>(respond(request, told).await) }
             });
             let served = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -86,25 +91,62 @@ async fn serve(listener: TcpListener, told: Told) {
     }
 }
 
-fn answer(request: &Request<Incoming>, told: &Told) -> Response<Full<Bytes>> {
-    let (status, text) = match (request.method(), request.uri().path()) {
-        (&Method::GET | &Method::HEAD, "/healthz") => (StatusCode::OK, "ok\n".to_owned()),
-        (&Method::GET | &Method::HEAD, "/system/metrics") => (StatusCode::OK, told.metrics()),
-        (&Method::GET | &Method::HEAD, "/system/processes") => (StatusCode::OK, told.processes()),
-        (&Method::GET | &Method::HEAD, "/metrics") => (StatusCode::OK, told.metrics.text()),
-        (&Method::GET | &Method::HEAD, _) => {
-            (StatusCode::NOT_FOUND, "there are /healthz, /metrics, /system/metrics and /system/processes\n".into())
+async fn respond(request: Request<Incoming>, told: Told) -> Response<Body> {
+    if let Some(devtools) = told.devtools.as_deref() {
+        if devtools::is_page(request.uri().path()) {
+            return devtools::answer(devtools, request).await;
         }
-        _ => (StatusCode::METHOD_NOT_ALLOWED, "only GET\n".into()),
-    };
+        if request.uri().path() == "/" {
+            return to_devtools();
+        }
+    }
+    // Processes are looked up in /proc, which takes its time.
+    let answer = tokio::task::spawn_blocking(move || answer(&request, &told)).await;
+    answer.unwrap_or_else(|_| failed()).map(Either::Left)
+}
+
+fn to_devtools() -> Response<Body> {
+    let mut response = Response::new(Either::Left(Full::default()));
+    *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+    response.headers_mut().insert(header::LOCATION, header::HeaderValue::from_static("/devtools"));
+    response
+}
+
+fn answer(request: &Request<Incoming>, told: &Told) -> Response<Full<Bytes>> {
+    const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+    const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    const JSON: &str = "application/json";
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return text(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET\n".into());
+    }
+    match request.uri().path() {
+        "/healthz" => text(StatusCode::OK, TEXT, "ok\n".into()),
+        "/readyz" => {
+            let reasons = told.health.reasons();
+            let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            let warnings = told.health.warnings().into_iter().map(|why| format!("warning: {why}"));
+            let ready = (status == StatusCode::OK).then(|| "ready".to_owned());
+            let lines: Vec<String> = ready.into_iter().chain(reasons).chain(warnings).collect();
+            text(status, TEXT, lines.join("\n") + "\n")
+        }
+        "/metrics" => text(StatusCode::OK, METRICS, told.metrics.text()),
+        "/system/metrics" => text(StatusCode::OK, TEXT, told.metrics()),
+        "/system/processes" => text(StatusCode::OK, JSON, told.processes()),
+        "/system/status" => text(StatusCode::OK, JSON, told.status()),
+        path if devtools::is_page(path) => {
+            text(StatusCode::NOT_FOUND, TEXT, "the page is off; --enable-dev-tools turns it on\n".into())
+        }
+        _ => {
+            let all = "/healthz, /readyz, /metrics, /system/metrics, /system/processes, /system/status and /devtools";
+            text(StatusCode::NOT_FOUND, TEXT, format!("there are {all}\n"))
+        }
+    }
+}
+
+fn text(status: StatusCode, kind: &'static str, text: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;
-    let kind = header::HeaderValue::from_static(match request.uri().path() {
-        "/metrics" => "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        "/system/processes" => "application/json",
-        _ => "text/plain; version=0.0.4; charset=utf-8",
-    });
-    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
     response
 }
 
@@ -140,122 +182,4 @@ impl Told {
         // Made of nothing that cannot be written.
         serde_json::to_string(&told).unwrap_or_default()
     }
-
-    /// All counts in the text format of Prometheus.
-    fn metrics(&self) -> String {
-        let kernel = *self.kernel.read().unwrap_or_else(PoisonError::into_inner);
-        let counts = self.ledger.named().into_iter().map(|(name, n)| (format!("ringtap_{name}_total"), n));
-        let counted = kernel.named().into_iter().map(|(name, n)| (format!("ringtap_kernel_{name}_total"), n));
-        let mut text = String::new();
-        for (name, n) in counts.chain(counted) {
-            let _ = write!(text, "# TYPE {name} counter\n{name} {n}\n");
-        }
-        for (name, n) in [("kept", self.memory.kept()), ("budget", self.memory.budget())] {
-            let _ = write!(text, "# TYPE ringtap_memory_{name}_bytes gauge\nringtap_memory_{name}_bytes {n}\n");
-        }
-        self.spool(&mut text);
-        self.probes(&mut text);
-        self.governor(&mut text);
-        self.blind(&mut text);
-        self.rules(&mut text);
-        text
-    }
-
-    /// What waits on the disk for its store.
-    fn spool(&self, text: &mut String) {
-        let Some(spool) = &self.spool else { return };
-        let (bytes, bytes_max) = spool.bytes();
-        for (name, n) in [("bytes", bytes), ("max_bytes", bytes_max)] {
-            let _ = write!(text, "# TYPE ringtap_spool_{name} gauge\nringtap_spool_{name} {n}\n");
-        }
-        text.push_str("# TYPE ringtap_held gauge\n");
-        for (name, kind) in [("events", Kind::Events), ("objects", Kind::Objects)] {
-            let _ = writeln!(text, "ringtap_held{{kind=\"{name}\"}} {}", spool.held().get(kind));
-        }
-        text.push_str("# TYPE ringtap_spool_rows gauge\n");
-        for waiting in spool.waiting() {
-            let (log, store) = (escaped(&waiting.log), escaped(&waiting.store));
-            let _ = writeln!(text, "ringtap_spool_rows{{log=\"{log}\",store=\"{store}\"}} {}", waiting.rows);
-        }
-    }
-
-    /// Probes, and how late they came.
-    fn probes(&self, text: &mut String) {
-        let found = self.coverage.found.lock().unwrap_or_else(PoisonError::into_inner);
-        #[expect(clippy::cast_precision_loss, reason = "seconds with a fraction")]
-        let seconds = |ns: u64| ns as f64 / 1e9;
-        let _ = write!(
-            text,
-            "# TYPE ringtap_probes gauge\nringtap_probes {}\n\
-             # TYPE ringtap_late_files_total counter\nringtap_late_files_total {}\n\
-             # TYPE ringtap_late_seconds_total counter\nringtap_late_seconds_total {}\n\
-             # TYPE ringtap_late_longest_seconds gauge\nringtap_late_longest_seconds {}\n",
-            found.probes,
-            found.late,
-            seconds(found.late_ns),
-            seconds(found.longest_ns)
-        );
-    }
-
-    /// Processes of which less is captured since their probes cost too much.
-    fn governor(&self, text: &mut String) {
-        let governed = self.coverage.processes.governed();
-        text.push_str("# TYPE ringtap_governed_processes gauge\n");
-        for (level, n) in governed.processes() {
-            let _ = writeln!(text, "ringtap_governed_processes{{level=\"{}\"}} {n}", level.as_str());
-        }
-        text.push_str("# TYPE ringtap_governor_steps_total counter\n");
-        for (from, to, n) in governed.counts() {
-            let (from, to) = (from.as_str(), to.as_str());
-            let _ = writeln!(text, "ringtap_governor_steps_total{{from=\"{from}\",to=\"{to}\"}} {n}");
-        }
-    }
-
-    /// What could not be read, by program.
-    fn blind(&self, text: &mut String) {
-        let all = self.ledger.blind.all();
-        for name in ["connections", "bytes"] {
-            let _ = writeln!(text, "# TYPE ringtap_blind_{name}_total counter");
-            for (spot, exe, amount) in all.iter().filter(|(spot, ..)| name == "bytes" || *spot == Spot::Tls) {
-                let n = if name == "bytes" { amount.bytes } else { amount.connections };
-                let labels = format!("kind=\"{}\",exe=\"{}\"", spot.as_str(), escaped(exe));
-                let _ = writeln!(text, "ringtap_blind_{name}_total{{{labels}}} {n}");
-            }
-        }
-    }
-
-    /// Counts of each rule. Those of a configuration begin anew when it is reloaded.
-    fn rules(&self, text: &mut String) {
-        let stacks = self.stacks.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let rules = stacks.rules();
-        for (name, kind) in [("rule_rows", "counter"), ("rule_errors", "counter"), ("rule_seconds", "counter")] {
-            let _ = writeln!(text, "# TYPE ringtap_{name}_total {kind}");
-            for (at, (stack, plugin, rule, counted)) in rules.iter().enumerate() {
-                let labels = format!(
-                    "stack=\"{}\",plugin=\"{plugin}\",rule=\"{}\",place=\"{at}\"",
-                    escaped(stack),
-                    escaped(rule)
-                );
-                let _ = match name {
-                    "rule_rows" => {
-                        let errors: u64 = counted.errors.iter().map(|(_, n)| n).sum();
-                        [("match", counted.matches), ("other", counted.others), ("error", errors)].iter().try_for_each(
-                            |(outcome, n)| {
-                                writeln!(text, "ringtap_rule_rows_total{{{labels},outcome=\"{outcome}\"}} {n}")
-                            },
-                        )
-                    }
-                    "rule_errors" => counted.errors.iter().try_for_each(|(field, n)| {
-                        writeln!(text, "ringtap_rule_errors_total{{{labels},missing=\"{}\"}} {n}", escaped(field))
-                    }),
-                    _ => writeln!(text, "ringtap_rule_seconds_total{{{labels}}} {}", counted.time.as_secs_f64()),
-                };
-            }
-        }
-    }
-}
-
-/// A label's value.
-fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }

@@ -41,6 +41,10 @@ pub enum Command {
     Validate(ValidateArgs),
     /// Say what works on this machine, what does not and why, and which processes stay dark. Asks the agent that runs.
     Doctor(DoctorArgs),
+    /// Show the transactions of a running agent as they come, which must serve `/devtools`.
+    Top(TopArgs),
+    /// Say how a running agent is: whether it captures, what it has seen, and what became of it.
+    Status(StatusArgs),
     /// Find the TLS functions of a program without symbols, and print an entry for a file of `--signatures`.
     Signature(SignatureArgs),
     /// The guard of `--hold-new-processes`; not for people.
@@ -109,6 +113,31 @@ pub struct DoctorArgs {
     pub agent: Listen,
 }
 
+/// Flags of `top`.
+#[derive(Debug, Clone, Args)]
+pub struct TopArgs {
+    /// Where the agent serves `/devtools`.
+    #[arg(long, env = "HTTPD_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:10001", value_parser = listen)]
+    pub agent: Listen,
+    /// Token that it asks for, where it does.
+    #[arg(long, env = "RINGTAP_DEVTOOLS_TOKEN", hide_env_values = true, value_name = "TEXT")]
+    pub dev_tools_token: Option<String>,
+    /// Show only transactions that this expression of Rulekit matches.
+    #[arg(default_value = "", value_name = "RULE")]
+    pub rule: String,
+}
+
+/// Flags of `status`.
+#[derive(Debug, Clone, Args)]
+pub struct StatusArgs {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Where the agent serves its metrics.
+    #[arg(long, env = "HTTPD_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:10001", value_parser = listen)]
+    pub agent: Listen,
+}
+
 /// Flags of `run`.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
@@ -128,6 +157,22 @@ pub struct RunArgs {
     /// Where metrics are served; `off`: nowhere.
     #[arg(long, env = "HTTPD_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:10001", value_parser = listen)]
     pub httpd_listen: Listen,
+    /// Serve the page `/devtools`, which shows every transaction with its bodies to whoever may see it: on a loopback address
+    /// everybody on this machine, elsewhere whoever has the token.
+    #[arg(long, env = "ENABLE_DEV_TOOLS", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL",
+        default_value = "false", require_equals = true)]
+    pub enable_dev_tools: bool,
+    /// Token that `/devtools` asks for. Left out: none on a loopback address, and elsewhere one that is made and kept in the
+    /// data directory, in `devtools-token`.
+    #[arg(long, env = "RINGTAP_DEVTOOLS_TOKEN", hide_env_values = true, value_name = "TEXT")]
+    pub dev_tools_token: Option<String>,
+    /// Stay as privileged as at the start. Else, once its programs are loaded, the agent keeps only the capabilities that a
+    /// capture needs, and the kernel refuses it to start programs or to touch other processes.
+    #[arg(long, env = "RINGTAP_KEEP_PRIVILEGES")]
+    pub keep_privileges: bool,
+    /// Capture also if another agent does on this machine: everything is then captured twice.
+    #[arg(long, env = "RINGTAP_BESIDE")]
+    pub beside: bool,
     /// Where containers have their names.
     #[command(flatten)]
     pub runtimes: RuntimeArgs,
@@ -185,8 +230,6 @@ pub struct CompatibleArgs {
     tls_probes: Option<String>,
     #[arg(long, env = "SAN_CERT_MAX_SIZE", hide = true)]
     san_cert_max_size: Option<String>,
-    #[arg(long, env = "ENABLE_DEV_TOOLS", hide = true, num_args = 0..=1, default_missing_value = "true")]
-    enable_dev_tools: Option<String>,
     #[arg(long, hide = true)]
     audit_log_buffer_size: Option<String>,
     #[arg(long, env = "LOG_CALLER", hide = true, num_args = 0..=1, default_missing_value = "true")]
@@ -209,7 +252,6 @@ impl CompatibleArgs {
             ("--registration-token", &self.registration_token, CLOUD),
             ("--tls-probes", &self.tls_probes, "every library that is known is probed"),
             ("--san-cert-max-size", &self.san_cert_max_size, PROXY),
-            ("--enable-dev-tools", &self.enable_dev_tools, LATER),
             ("--audit-log-buffer-size", &self.audit_log_buffer_size, "it has no effect there either"),
             ("--log-caller", &self.log_caller, LATER),
         ];
@@ -473,8 +515,8 @@ mod tests {
         ]);
         let run = parsed.expect("they are known").run;
         let named: Vec<&str> = run.compatible.not_acting().into_iter().map(|(flag, _)| flag).collect();
-        assert_eq!(named, ["--registration-token", "--tls-probes", "--enable-dev-tools"]);
-        assert!(run.status_listen.is_some());
+        assert_eq!(named, ["--registration-token", "--tls-probes"]);
+        assert!(run.status_listen.is_some() && run.enable_dev_tools);
     }
 
     #[test]

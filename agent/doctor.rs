@@ -9,15 +9,12 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::{Request, body::Bytes, client::conn::http1};
-use hyper_util::rt::TokioIo;
 use ringtap_batch::{blind::Blind, clock::WallOffset};
 use serde::{Deserialize, Serialize};
 
 use self::checks::{Check, State};
 use crate::{
+    ask::ask,
     config::checked::ProcessRules,
     coverage::{Coverage, Row, Verdict, code_files, process_ids},
     probe::{
@@ -30,11 +27,6 @@ use crate::{
 };
 
 pub mod checks;
-
-/// How long a running agent is waited for.
-const ASKED: Duration = Duration::from_secs(10);
-/// Bytes of its answer.
-const ANSWER_MAX: usize = 64 << 20;
 
 /// What a running agent tells of itself.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -98,32 +90,12 @@ pub fn examine(
     let mut checks = checks::all(config, hold);
     checks.push(checks::signatures(&signatures));
     let signatures = signatures.unwrap_or_default();
-    let answer = address.map(ask).transpose()?.flatten();
+    let answer: Option<Told> = address.map(|address| ask(address, "/system/processes")).transpose()?.flatten();
     let agent = address.filter(|_| answer.is_some());
     let mut told = answer.unwrap_or_else(|| alone(&signatures));
     told.processes.retain(|row| row.pid != std::process::id());
     name_suspects(&mut told.processes);
     Ok(Report { version: env!("CARGO_PKG_VERSION"), checks, agent, told })
-}
-
-/// `None`: nobody listens there.
-fn ask(address: SocketAddr) -> anyhow::Result<Option<Told>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let Ok(stream) = tokio::net::TcpStream::connect(address).await else { return Ok(None) };
-        let asked = async {
-            let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-            tokio::spawn(connection);
-            let request = Request::get("/system/processes").header("host", address.to_string());
-            let response = sender.send_request(request.body(Empty::<Bytes>::new())?).await?;
-            anyhow::ensure!(response.status().is_success(), "it answers {}", response.status());
-            let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
-            let body = body.map_err(|error| anyhow::anyhow!("its answer breaks off: {error}"))?;
-            serde_json::from_slice(&body.to_bytes()).context("its answer is of another version")
-        };
-        let answer = tokio::time::timeout(ASKED, asked).await;
-        answer.context("it does not answer").flatten().map(Some).with_context(|| format!("what runs at {address}"))
-    })
 }
 
 /// Without an agent: what one would find.

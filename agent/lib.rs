@@ -9,12 +9,15 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod alone;
+pub mod ask;
 pub mod bench;
 pub mod changes;
 pub mod cli;
 pub mod config;
 pub mod containers;
 pub mod coverage;
+pub mod devtools;
 pub mod doctor;
 pub mod files;
 pub mod governed;
@@ -22,6 +25,7 @@ pub mod lines;
 pub mod live;
 pub mod metrics;
 pub mod pipeline;
+pub mod privileges;
 pub mod probe;
 pub mod process;
 pub mod recording;
@@ -32,3 +36,5 @@ pub mod show;
 pub mod sink;
 pub mod spool;
 pub mod stack;
+pub mod status;
+pub mod top;

@@ -28,6 +28,7 @@ use ringtap_batch::{
 use tokio::sync::oneshot;
 
 use crate::{
+    admin::Health,
     coverage::Coverage,
     pipeline::{Pipeline, Round},
     probe::{
@@ -87,6 +88,8 @@ pub struct Told {
     pub ledger: Arc<Ledger>,
     /// The programs' counts.
     pub kernel: Arc<RwLock<Counters>>,
+    /// That it captures.
+    pub health: Arc<Health>,
 }
 
 /// The two threads.
@@ -126,7 +129,7 @@ impl Live {
         slot: Slot,
     ) -> anyhow::Result<(Self, oneshot::Receiver<()>)> {
         let Asked { ring_bytes, hold_new, signatures } = asked;
-        let Told { coverage, ledger, kernel: counted } = told;
+        let Told { coverage, ledger, kernel: counted, health } = told;
         let (fds, wake) = kernel.ring_fds()?;
         let wake = WakeFlags::map(wake.as_fd(), fds.len()).map_err(KernelError::Io)?;
         let (reader, refused) = Reader::open(fds, ring_bytes, Some(wake)).map_err(KernelError::Io)?;
@@ -144,6 +147,7 @@ impl Live {
             processes: coverage.processes.clone(),
             ledger,
             counted,
+            health: health.clone(),
             wall,
             refreshed,
             pause: PAUSE,
@@ -153,6 +157,7 @@ impl Live {
         };
         let stop = Stop::default();
         let prober = Prober::start(kernel, coverage, signatures, hold_new)?;
+        health.has_probes();
         let (sender, ended) = oneshot::channel();
         let sender = Arc::new(Mutex::new(Some(sender)));
         let (no_more_probes, first) = (stop.probes.clone(), TellsEnd(sender.clone()));
@@ -196,6 +201,7 @@ struct Capture {
     ledger: Arc<Ledger>,
     /// What the programs counted, for whoever asks.
     counted: Arc<RwLock<Counters>>,
+    health: Arc<Health>,
     wall: WallOffset,
     refreshed: Instant,
     /// After the next round with records.
@@ -257,6 +263,7 @@ impl Capture {
 
     /// Scans every ring once and hands the batches on; returns how many records there were.
     fn round(&mut self) -> anyhow::Result<usize> {
+        self.health.round();
         if self.refreshed.elapsed() > WALL_REFRESH {
             (self.wall, self.refreshed) = (wall_offset(), Instant::now());
             self.count_rings();

@@ -11,11 +11,12 @@ use std::{
 use anyhow::Context as _;
 use clap::Parser as _;
 use ringtap::{
+    alone::NotAlone,
     bench,
     changes::{self, Changes},
     cli::{
         Bench, Cli, Command, CommonArgs, DoctorArgs, KnownArgs, LogEncoding, LogLevel, RecordArgs, ReplayArgs, RunArgs,
-        ShowArgs, SignatureArgs, ValidateArgs,
+        ShowArgs, SignatureArgs, StatusArgs, ValidateArgs,
     },
     config::{self, Config, DATA_DIR, Problem, effective, schema},
     doctor,
@@ -29,6 +30,7 @@ use ringtap::{
     run,
     show::{self, Place, ShowError},
     sink::SinkError,
+    status, top,
 };
 use ringtap_batch::budget::Budgets;
 use tracing_subscriber::{Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
@@ -44,6 +46,8 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Some(Command::Validate(arguments)) => validate(&arguments),
         Some(Command::Doctor(arguments)) => examine(&arguments),
+        Some(Command::Top(arguments)) => top::top(&arguments).map(|()| ExitCode::SUCCESS),
+        Some(Command::Status(arguments)) => print_status(&arguments),
         Some(Command::Signature(arguments)) => print_signature(&arguments),
         Some(Command::HoldGuard) => hold::guard().map(|()| ExitCode::SUCCESS).map_err(Into::into),
         Some(Command::Schema) => print_schema(),
@@ -60,6 +64,7 @@ fn main() -> ExitCode {
         let cannot_start = error.is::<KernelError>()
             || error.is::<SinkError>()
             || error.is::<CannotStart>()
+            || error.is::<NotAlone>()
             || error.is::<WrongSignatures>()
             || error.is::<ReplayError>()
             || error.downcast_ref::<ShowError>().is_some_and(ShowError::is_usage);
@@ -88,6 +93,9 @@ fn capture(arguments: &RunArgs) -> anyhow::Result<ExitCode> {
     options.hold_new = arguments.hold_new_processes;
     options.signatures = known(&arguments.known)?;
     options.runtimes = Some(arguments.runtimes.runtimes());
+    options.devtools = arguments.enable_dev_tools.then(|| arguments.dev_tools_token.clone());
+    options.beside = arguments.beside;
+    options.keep_privileges = arguments.keep_privileges;
     print_report(&run::run(config, &options)?)
 }
 
@@ -119,6 +127,9 @@ fn run_options(
         hold_new: false,
         signatures: Arc::default(),
         runtimes: None,
+        devtools: None,
+        beside: false,
+        keep_privileges: true,
     }
 }
 
@@ -138,6 +149,17 @@ fn print_signature(arguments: &SignatureArgs) -> anyhow::Result<ExitCode> {
     }
     print!("{entry}");
     Ok(ExitCode::SUCCESS)
+}
+
+fn print_status(arguments: &StatusArgs) -> anyhow::Result<ExitCode> {
+    let address = arguments.agent.0.context("`--agent` names no address")?;
+    let status = status::status(address)?;
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&status).context("the status cannot be written")?);
+    } else {
+        print!("{}", status.text());
+    }
+    Ok(if status.ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn examine(arguments: &DoctorArgs) -> anyhow::Result<ExitCode> {

@@ -12,6 +12,7 @@ use ringtap_batch::{
 };
 
 use crate::{
+    devtools::Feed,
     metrics::Metrics,
     sink::{console::Console, outbox::Outboxes, rollups::Rollup},
     stack::{Stacks, To},
@@ -36,6 +37,8 @@ pub struct Out {
     pub console: Console,
     /// What is counted of the traffic.
     pub metrics: Arc<Metrics>,
+    /// What is shown of it.
+    pub feed: Option<Arc<Feed>>,
 }
 
 /// Rounds of fewer rows are not worth waking other threads for.
@@ -113,7 +116,7 @@ impl Out {
             events.offer(connections);
         }
         if let Some(transactions) = output.transactions.take() {
-            let to = To { stores: &self.to, rollup: self.rollup.as_ref() };
+            let to = To { stores: &self.to, rollup: self.rollup.as_ref(), feed: self.feed.as_deref() };
             self.stacks.take(&transactions, to, &self.metrics, &|block| {
                 if self.console.line(block).is_err() {
                     tracing::debug!("lines were dropped: standard output is slow or closed");

@@ -14,7 +14,9 @@ use ringtap_batch::shard::Context;
 use tokio::{sync::oneshot, task::JoinSet};
 
 use crate::{
+    admin::Health,
     config::{self, Config},
+    devtools::Feed,
     metrics::Metrics,
     pipeline::Out,
     process::ProcessTable,
@@ -74,6 +76,10 @@ pub struct Reloader {
     pub spool: Option<crate::config::checked::Spool>,
     /// Of `http_metrics`.
     pub metrics: Arc<Metrics>,
+    /// What is shown.
+    pub feed: Option<Arc<Feed>>,
+    /// Where a file that does not act is told of.
+    pub health: Arc<Health>,
     /// Who is behind connections.
     pub processes: Arc<ProcessTable>,
     /// Towards the capture thread.
@@ -129,18 +135,26 @@ impl Reloader {
             return;
         };
         let name = file.display().to_string();
-        match read(&name, &self.data_dir) {
+        let fault = match read(&name, &self.data_dir) {
             Ok(config) => match self.replace(config).await {
-                Ok(()) => tracing::info!(file = name, "reloaded; the new configuration acts"),
-                Err(reason) => tracing::error!(file = name, reason, "not reloaded; the old configuration goes on"),
+                Ok(()) => {
+                    tracing::info!(file = name, "reloaded; the new configuration acts");
+                    None
+                }
+                Err(reason) => {
+                    tracing::error!(file = name, reason, "not reloaded; the old configuration goes on");
+                    Some(reason)
+                }
             },
             Err(problems) => {
-                for problem in problems {
+                for problem in &problems {
                     tracing::error!("{problem}");
                 }
                 tracing::error!(file = name, "not reloaded; the old configuration goes on");
+                Some(problems.join("; "))
             }
-        }
+        };
+        self.health.reloaded(fault);
     }
 
     async fn replace(&mut self, config: Config) -> Result<(), String> {
@@ -155,7 +169,7 @@ impl Reloader {
             .map_err(|error| error.to_string())?;
         let mut budgets = config.budgets;
         budgets.body = self.body.unwrap_or(budgets.body);
-        let stacks = Arc::new(config.stacks);
+        let stacks = Arc::new(Stacks { shown: self.feed.is_some(), ..config.stacks });
         let context = Arc::new(Context {
             names: self.context.names.clone(),
             wanted: config.wanted,
@@ -175,6 +189,7 @@ impl Reloader {
             rollup: rollups.to.clone(),
             console: self.ground.console.clone(),
             metrics: self.metrics.clone(),
+            feed: self.feed.clone(),
         };
         let (taken, is_taken) = oneshot::channel();
         self.slot.put(Next { context: context.clone(), out, wanted: config.wanted, taken });

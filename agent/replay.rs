@@ -142,7 +142,7 @@ pub fn replay(config: Config, options: &Options) -> anyhow::Result<(Summary, Opt
         report_connections: delivery.to.events(Some(0)).is_some(),
     });
     let (to, rollup) = (delivery.to.clone(), rollups.to.clone());
-    let out = Out { stacks, to, rollup, console, metrics: Arc::default() };
+    let out = Out { stacks, to, rollup, console, metrics: Arc::default(), feed: None };
     let mut pipeline = Pipeline::new(&context, options.shards, out);
     let progress = Progress::new(options, file_bytes);
     let (counters, packets, fault) = drive(source, &processes, &ledger, &mut pipeline, &progress)?;

@@ -19,14 +19,17 @@ use ringtap_batch::{
 use tokio::task::JoinSet;
 
 use crate::{
-    admin::{self, Told},
+    admin::{self, Health, Told},
+    alone,
     config::{Config, checked::ProcessRules},
     containers::{self, Runtimes},
     coverage::Coverage,
+    devtools::{Devtools, Feed, access::Access},
     files::{Files, uring_allowed},
     live::{self, Asked, Live, Target, boot_ns},
     metrics::Metrics,
     pipeline::{Out, Pipeline},
+    privileges::{self, Needs},
     probe::{
         kernel::{Kernel, Settings},
         signatures::Signatures,
@@ -41,6 +44,7 @@ use crate::{
         rollups::Rollups,
     },
     spool::Spool,
+    stack::Stacks,
 };
 
 /// How often memory that is free goes back to the system.
@@ -75,6 +79,12 @@ pub struct Options {
     pub signatures: Arc<Signatures>,
     /// Where containers have their names.
     pub runtimes: Option<Runtimes>,
+    /// Whether `/devtools` is served, and the token that it asks for, if one was given.
+    pub devtools: Option<Option<String>>,
+    /// Whether other agents may capture on this machine.
+    pub beside: bool,
+    /// Whether the agent stays as privileged as it was started.
+    pub keep_privileges: bool,
 }
 
 /// How a capture went.
@@ -93,8 +103,11 @@ pub struct Report {
 /// The capture or a store cannot be set up.
 pub fn run(config: Config, options: &Options) -> anyhow::Result<Report> {
     let ledger = Arc::new(Ledger::default());
+    let _claim = if options.beside { None } else { alone::claim()? };
+    let health = Arc::new(Health::new(options.file.clone()));
     // First: without the privilege nothing else matters.
     let kernel = Kernel::load(settings(&config, options))?;
+    give_up_privileges(&kernel, options);
     let (console, console_thread) =
         Console::start(Patience::None).context("cannot start the writer of standard output")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -116,7 +129,9 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<Report> {
     let processes = Arc::new(ProcessTable::new(config.processes));
     processes.governed().set_budget(config.probes);
     name_containers(&runtime, &processes, options);
-    let stacks = Arc::new(config.stacks);
+    let devtools = devtools(options)?;
+    let feed = devtools.as_ref().map(|devtools| devtools.feed.clone());
+    let stacks = Arc::new(Stacks { shown: feed.is_some(), ..config.stacks });
     let metrics = Arc::new(Metrics::default());
     let context = Arc::new(Context {
         names: Arc::default(),
@@ -132,7 +147,7 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<Report> {
         report_connections: delivery.to.events(Some(0)).is_some(),
     });
     let (to, rollup) = (delivery.to.clone(), rollups.to.clone());
-    let out = Out { stacks: stacks.clone(), to, rollup, console, metrics: metrics.clone() };
+    let out = Out { stacks: stacks.clone(), to, rollup, console, metrics: metrics.clone(), feed: feed.clone() };
     let target = Target::Pipeline(Pipeline::new(&context, options.shards, out));
     let mut reloader = Reloader {
         file: options.file.clone(),
@@ -142,6 +157,8 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<Report> {
         ground,
         spool: config.stores.spool,
         metrics: metrics.clone(),
+        feed,
+        health: health.clone(),
         processes: processes.clone(),
         slot: Slot::default(),
         stacks: Arc::new(RwLock::new(stacks)),
@@ -159,16 +176,24 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<Report> {
         stacks: reloader.stacks.clone(),
         metrics,
         spool,
+        health: health.clone(),
+        devtools,
     };
     let slot = reloader.slot.clone();
     let asked =
         Asked { ring_bytes: options.ring_bytes, hold_new: options.hold_new, signatures: options.signatures.clone() };
-    let tells = live::Told { coverage, ledger: ledger.clone(), kernel: kernel_counts };
-    let (live, ended) = Live::start(kernel, asked, tells, target, slot)?;
+    let tells = live::Told { coverage, ledger: ledger.clone(), kernel: kernel_counts, health: health.clone() };
+    // Before the probes, so that whoever asks learns that they are being put in place.
     if let Some(address) = options.admin
         && let Err(error) = runtime.block_on(admin::listen(address, told))
     {
         tracing::warn!(%error, "no metrics: cannot listen on {address}");
+    }
+    let (live, ended) = Live::start(kernel, asked, tells, target, slot)?;
+    if !options.keep_privileges
+        && let Err(error) = privileges::refuse_calls()
+    {
+        tracing::warn!("{error}");
     }
     tracing::info!("capturing; stop with Ctrl-C");
     runtime.block_on(async {
@@ -178,6 +203,7 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<Report> {
         }
     });
     let stopped = Instant::now();
+    health.stops();
     runtime.spawn(stop_at_once());
     // Else the capture could wait for a store for ever.
     reloader.delivery.to.hurry();
@@ -215,6 +241,38 @@ fn ground(
         spool: spool.map(Arc::new),
         stops: tokio::sync::watch::Sender::new(false),
     })
+}
+
+/// Threads that begin from here on have what a capture needs, and no more.
+fn give_up_privileges(kernel: &Kernel, options: &Options) {
+    if options.keep_privileges {
+        return;
+    }
+    let needs = Needs {
+        perf_events: kernel.has_perf_events(),
+        hold_new: options.hold_new,
+        low_port: options.admin.is_some_and(|address| address.port() < 1024),
+    };
+    match privileges::drop_capabilities(needs) {
+        Ok(left) => tracing::debug!("privileges that are left: {}", left.join(", ")),
+        Err(error) => tracing::warn!("the agent stays as privileged as it was started: {error}"),
+    }
+}
+
+/// The page, if it was asked for and there is a server that it can be on.
+fn devtools(options: &Options) -> anyhow::Result<Option<Arc<Devtools>>> {
+    let Some(token) = &options.devtools else { return Ok(None) };
+    let Some(address) = options.admin else {
+        tracing::warn!("no /devtools: there is no server, by --httpd-listen");
+        return Ok(None);
+    };
+    let access = Access::new(address, token.as_deref(), &options.data_dir);
+    let (access, file) = access.context("cannot keep the token of /devtools")?;
+    match file {
+        Some(file) => tracing::info!("/devtools at {address} asks for the token in {}", file.display()),
+        None => tracing::info!("/devtools at http://{address}/devtools"),
+    }
+    Ok(Some(Arc::new(Devtools::new(Arc::new(Feed::default()), access, hostname()))))
 }
 
 fn tell_orphans(spool: Option<&Spool>) {
@@ -266,7 +324,8 @@ pub fn record(config: Config, options: &Options, file: &Path, redact: bool) -> a
     };
     let coverage = Arc::new(Coverage::new(processes));
     let asked = Asked { ring_bytes: options.ring_bytes, hold_new: false, signatures: options.signatures.clone() };
-    let told = live::Told { coverage, ledger: ledger.clone(), kernel: Arc::default() };
+    let health = Arc::new(Health::new(None));
+    let told = live::Told { coverage, ledger: ledger.clone(), kernel: Arc::default(), health };
     let (live, ended) = Live::start(kernel, asked, told, target, Slot::default())?;
     tracing::info!("recording into {}; stop with Ctrl-C", file.display());
     runtime.block_on(until_stopped(signals, ended));

@@ -177,6 +177,35 @@ fn print_curl(wanted: &[Wanted<'_>], pass_over: bool) -> Result<(), ShowError> {
     })
 }
 
+/// An HTTP Archive of transactions in JSON; others are left out.
+pub(crate) fn har_of(objects: impl Iterator<Item = bytes::Bytes>) -> String {
+    let mut log = har::Log::default();
+    for object in objects.map(Object::of) {
+        if let Content::Transaction(transaction) = &object.content {
+            log.add(&object.digest, transaction);
+        }
+    }
+    log.finish()
+}
+
+/// The curl command that sends a request again, and behind it, as comments, why it may not do the same.
+///
+/// # Errors
+///
+/// Why there is none.
+pub(crate) fn curl_of(object: &bytes::Bytes) -> Result<String, String> {
+    let object = Object::of(object.clone());
+    let Content::Transaction(transaction) = &object.content else { return Err(object.content.no_transaction()) };
+    let command = curl::command(transaction)?;
+    let warnings = command.warnings.iter().map(|warning| format!("# {}\n", visible::line(warning)));
+    Ok(format!("{}\n{}", command.text, warnings.collect::<String>()))
+}
+
+/// A text that drives no terminal, on one line.
+pub(crate) fn visible_line(text: &str) -> String {
+    visible::line(text)
+}
+
 fn warn(text: &str) {
     eprintln!("ringtap: warning: {}", visible::line(text));
 }

@@ -20,6 +20,7 @@ use ringtap_batch::{
 
 use crate::{
     config::checked::Route,
+    devtools::Feed,
     lines::AccessLog,
     metrics::Metrics,
     sink::{outbox::Outboxes, rollups::Rollup},
@@ -37,6 +38,8 @@ pub struct Stacks {
     pub default: Option<usize>,
     /// Other choices for some domains, in lower case.
     pub by_domain: HashMap<String, Option<usize>>,
+    /// Whether everything is shown, with its bodies, besides what the plugins do.
+    pub shown: bool,
 }
 
 /// A stack: its plugins, each of which sees every transaction.
@@ -90,6 +93,8 @@ pub struct To<'a> {
     pub stores: &'a Outboxes,
     /// Rows.
     pub rollup: Option<&'a Rollup>,
+    /// Whoever looks.
+    pub feed: Option<&'a Feed>,
 }
 
 /// What a stack does with the rows of a phase.
@@ -208,6 +213,7 @@ impl Stack {
         for log in &self.logs {
             log.write(&shown, &raw, lines);
         }
+        out.feed.iter().for_each(|feed| feed.offer(&masked));
         self.report_usage(&shown, &raw, out.stores);
     }
 
@@ -220,7 +226,8 @@ impl Stack {
     }
 
     /// Rules see transactions as they were; whatever leaves is made of the masked ones.
-    fn take(&self, batch: &RecordBatch, To { stores: out, rollup }: To<'_>, metrics: &Metrics, lines: Lines<'_>) {
+    fn take(&self, batch: &RecordBatch, out: To<'_>, metrics: &Metrics, lines: Lines<'_>) {
+        let To { stores: out, rollup, feed } = out;
         let tagged = if self.llms.is_empty() { None } else { llm::tagged(batch) };
         let batch = tagged.as_ref().unwrap_or(batch);
         let masked = self.redaction.apply(batch);
@@ -231,6 +238,7 @@ impl Stack {
         for log in &self.logs {
             log.write(&shown, &raw, lines);
         }
+        feed.iter().for_each(|feed| feed.offer(&masked));
         self.report_usage(&shown, &raw, out);
         let mut outcome = Outcome { stack: &self.name, ..Outcome::default() };
         for (place, (capture, route)) in self.captures.iter().enumerate() {
@@ -282,10 +290,10 @@ impl Interest for Stack {
 impl Interest for Stacks {
     fn wants_bodies(&self) -> bool {
         // Any of them: a pod's label can choose it.
-        self.stacks.iter().any(Interest::wants_bodies)
+        self.shown || self.stacks.iter().any(Interest::wants_bodies)
     }
 
     fn can_want_bodies(&self, row: &RowFields<'_>) -> bool {
-        self.of(row).is_some_and(|stack| stack.can_want_bodies(row))
+        self.of(row).is_some_and(|stack| self.shown || stack.can_want_bodies(row))
     }
 }

@@ -243,9 +243,17 @@ impl Ledger {
         ]
     }
 
-    /// The ledger as a table for people: one line a quantity, losses by cause, zeros left out.
+    /// The ledger as a table for people, and whether it adds up.
     #[must_use]
     pub fn table(&self, kernel: &Counters) -> String {
+        let verdict =
+            self.balance(kernel).map_or_else(|faults| format!("NOT BALANCED: {faults}"), |()| "balanced\n".into());
+        self.lines(kernel) + "  " + &verdict
+    }
+
+    /// One line a quantity, losses by cause, zeros left out.
+    #[must_use]
+    pub fn lines(&self, kernel: &Counters) -> String {
         let mut text = String::from("ledger\n");
         let mut line = |what: &str, seen: u64, delivered: u64, others: &[(&str, u64)]| {
             let _ = write!(text, "  {what:<10} seen {seen:>12}  delivered {delivered:>12}");
@@ -315,9 +323,7 @@ impl Ledger {
             }
         }
         self.show_blind(&mut text);
-        let verdict =
-            self.balance(kernel).map_or_else(|faults| format!("NOT BALANCED: {faults}"), |()| "balanced\n".into());
-        text + "  " + &verdict
+        text
     }
 
     /// The programs of which most could not be read.

@@ -166,6 +166,12 @@ impl Kernel {
         Ok(kernel)
     }
 
+    /// Whether each probe is a perf event, which asks for more than links of many do.
+    #[must_use]
+    pub fn has_perf_events(&self) -> bool {
+        self.multi.is_none()
+    }
+
     fn load_programs(&mut self, btf: &Btf) -> Result<(), KernelError> {
         for (name, _, without) in TRACEPOINTS {
             let loaded = self.program::<RawTracePoint>(name).and_then(|p| p.load().map_err(explain));

@@ -41,6 +41,11 @@ impl Content {
 }
 
 impl Object {
+    /// Of bytes that were in no store.
+    pub(super) fn of(bytes: bytes::Bytes) -> Self {
+        Self::read(Loaded { digest: ringtap_batch::objects::digest(&bytes), bytes: bytes.into() })
+    }
+
     pub(super) fn read(Loaded { digest, bytes }: Loaded) -> Self {
         let content = match serde_json::from_slice::<Transaction>(&bytes) {
             Ok(transaction) if transaction.is_one() => Content::Transaction(Box::new(transaction.completed())),
