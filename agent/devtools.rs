@@ -14,14 +14,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arrow_array::{ArrayRef, BinaryViewArray, RecordBatch};
+use arrow_array::{ArrayRef, BinaryViewArray, BooleanArray, RecordBatch};
 use arrow_buffer::BooleanBuffer;
+use arrow_select::filter::filter_record_batch;
 use bytes::Bytes;
 use ringtap_batch::{
     capture::{Format, Level},
     fields::{is_body, is_known},
     render::render,
-    transactions::Transactions,
+    transactions::{Transactions, port},
 };
 use ringtap_rules::{Expression, Rules};
 use tokio::sync::broadcast;
@@ -51,6 +52,8 @@ pub struct Group {
 /// The last transactions, and those that come.
 #[derive(Debug)]
 pub struct Feed {
+    /// Of the server that shows it: who looks is not shown, or each look would make the next thing to look at.
+    own: Option<u16>,
     kept: Mutex<Kept>,
     live: broadcast::Sender<Arc<Group>>,
 }
@@ -75,21 +78,22 @@ pub struct View {
     live: broadcast::Receiver<Arc<Group>>,
 }
 
-impl Default for Feed {
-    fn default() -> Self {
+impl Feed {
+    /// An empty one. `own` is the port of the server that shows it.
+    #[must_use]
+    pub fn new(own: Option<u16>) -> Self {
         let kept =
             Kept { groups: VecDeque::new(), rows: 0, bytes: 0, next: 0, passed_over: 0, second: (Instant::now(), 0) };
-        Self { kept: Mutex::new(kept), live: broadcast::Sender::new(BEHIND_MAX) }
+        Self { own, kept: Mutex::new(kept), live: broadcast::Sender::new(BEHIND_MAX) }
     }
-}
 
-impl Feed {
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes masked transactions in.
     pub fn offer(&self, batch: &RecordBatch) {
+        let batch = &self.without_own(batch);
         let Some(t) = Transactions::of(batch).filter(|t| t.rows() > 0) else { return };
         if !self.kept().admits(t.rows()) {
             return;
@@ -104,6 +108,16 @@ impl Feed {
         kept.push(group.clone(), bytes);
         // Under the lock, so that a viewer that begins now gets it once. Without viewers there is nobody to tell.
         let _ = self.live.send(group);
+    }
+
+    fn without_own(&self, batch: &RecordBatch) -> RecordBatch {
+        let (Some(own), Some(t)) = (self.own, Transactions::of(batch)) else { return batch.clone() };
+        let looks = |row| port(t.dst_port, row) == Some(own) && is_page(t.path.value(row));
+        let others: BooleanArray = (0..t.rows()).map(|row| Some(!looks(row))).collect();
+        if others.false_count() == 0 {
+            return batch.clone();
+        }
+        filter_record_batch(batch, &others).expect("an answer for each row")
     }
 
     /// What is there, and what comes.

@@ -28,6 +28,7 @@ pub mod pipeline;
 pub mod privileges;
 pub mod probe;
 pub mod process;
+pub mod quiet;
 pub mod recording;
 pub mod reload;
 pub mod replay;

@@ -18,7 +18,7 @@ use ringtap::{
         Bench, Cli, Command, CommonArgs, DoctorArgs, KnownArgs, LogEncoding, LogLevel, RecordArgs, ReplayArgs, RunArgs,
         ShowArgs, SignatureArgs, StatusArgs, ValidateArgs,
     },
-    config::{self, Config, DATA_DIR, Problem, effective, schema},
+    config::{self, Config, DATA_DIR, Problem, effective, exposed, schema},
     doctor,
     probe::{
         hold,
@@ -26,6 +26,7 @@ use ringtap::{
         signatures::{Entry, Signatures},
     },
     process::parse_tags,
+    quiet::Quiet,
     replay::{self, ReplayError},
     run,
     show::{self, Place, ShowError},
@@ -33,7 +34,7 @@ use ringtap::{
     status, top,
 };
 use ringtap_batch::budget::Budgets;
-use tracing_subscriber::{Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{Layer as _, filter::FilterExt as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -310,6 +311,9 @@ fn read_config(file: &Path, data_dir: &Path) -> anyhow::Result<Config> {
             for warning in warnings {
                 tracing::warn!("{warning}");
             }
+            for warning in exposed::warnings(file, &text) {
+                tracing::warn!("{warning}");
+            }
             Ok(config)
         }
         Err(problems) => {
@@ -363,5 +367,5 @@ fn set_up_log(arguments: &CommonArgs) {
         LogEncoding::Console => layer.with_ansi(terminal).boxed(),
         LogEncoding::Json => layer.json().boxed(),
     };
-    tracing_subscriber::registry().with(layer.with_filter(ours)).init();
+    tracing_subscriber::registry().with(layer.with_filter(ours.and(Quiet::default()))).init();
 }

@@ -1,5 +1,7 @@
 //! The plugin `http_metrics`: series of the traffic for Prometheus, under the names that existing dashboards use.
 
+mod connections;
+
 use std::{
     collections::HashSet,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -11,6 +13,8 @@ use prometheus_client::{
     registry::Registry,
 };
 use ringtap_batch::{grpc::Grpc, transactions::Transactions};
+
+use self::connections::Connections;
 
 /// Hosts that have series of their own; all others share one, `other`.
 const HOSTS_MAX: usize = 500;
@@ -85,6 +89,7 @@ pub struct Metrics {
     registry: Registry,
     http: Series<HttpLabels>,
     grpc: Series<GrpcLabels>,
+    connections: Connections,
     known: Mutex<Known>,
 }
 
@@ -151,7 +156,8 @@ impl Default for Metrics {
         let mut registry = Registry::default();
         let http = Series::new(&mut registry, "http");
         let grpc = Series::new(&mut registry, "grpc");
-        Self { registry, http, grpc, known: Mutex::default() }
+        let connections = Connections::new(&mut registry);
+        Self { registry, http, grpc, connections, known: Mutex::default() }
     }
 }
 
@@ -193,6 +199,11 @@ impl Metrics {
                 }
             }
         }
+    }
+
+    /// Counts reports of connections: the event `connection`.
+    pub fn observe_connections(&self, reports: &arrow_array::RecordBatch) {
+        self.connections.observe(reports);
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

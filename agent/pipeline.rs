@@ -112,8 +112,11 @@ impl Pipeline {
 impl Out {
     /// Hands on the batches of an output; what is left of it is for the kernel.
     fn take(&self, mut output: Output) -> Output {
-        if let (Some(connections), Some(events)) = (output.connections.take(), self.to.events(Some(0))) {
-            events.offer(connections);
+        if let Some(connections) = output.connections.take() {
+            if self.stacks.has_metrics() {
+                self.metrics.observe_connections(&connections);
+            }
+            self.to.events(Some(0)).into_iter().for_each(|events| events.offer(connections.clone()));
         }
         if let Some(transactions) = output.transactions.take() {
             let to = To { stores: &self.to, rollup: self.rollup.as_ref(), feed: self.feed.as_deref() };

@@ -15,7 +15,7 @@ use tokio::{sync::oneshot, task::JoinSet};
 
 use crate::{
     admin::Health,
-    config::{self, Config},
+    config::{self, Config, exposed},
     devtools::Feed,
     metrics::Metrics,
     pipeline::Out,
@@ -175,7 +175,7 @@ impl Reloader {
             wanted: config.wanted,
             budgets,
             interest: stacks.clone(),
-            report_connections: delivery.to.events(Some(0)).is_some(),
+            report_connections: delivery.to.events(Some(0)).is_some() || stacks.has_metrics(),
             processes: self.context.processes.clone(),
             ids: self.context.ids.clone(),
             ledger: self.ground.ledger.clone(),
@@ -230,6 +230,9 @@ fn read(name: &str, data_dir: &Path) -> Result<Config, Vec<String>> {
     let (mut config, warnings) = read.map_err(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>())?;
     config.keep_below(data_dir);
     for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    for warning in exposed::warnings(Path::new(name), &text) {
         tracing::warn!("{warning}");
     }
     Ok(config)

@@ -144,7 +144,7 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<Report> {
         interest: stacks.clone(),
         hostname: hostname(),
         tags: options.tags.clone(),
-        report_connections: delivery.to.events(Some(0)).is_some(),
+        report_connections: delivery.to.events(Some(0)).is_some() || stacks.has_metrics(),
     });
     let (to, rollup) = (delivery.to.clone(), rollups.to.clone());
     let out = Out { stacks: stacks.clone(), to, rollup, console, metrics: metrics.clone(), feed: feed.clone() };
@@ -272,7 +272,7 @@ fn devtools(options: &Options) -> anyhow::Result<Option<Arc<Devtools>>> {
         Some(file) => tracing::info!("/devtools at {address} asks for the token in {}", file.display()),
         None => tracing::info!("/devtools at http://{address}/devtools"),
     }
-    Ok(Some(Arc::new(Devtools::new(Arc::new(Feed::default()), access, hostname()))))
+    Ok(Some(Arc::new(Devtools::new(Arc::new(Feed::new(Some(address.port()))), access, hostname()))))
 }
 
 fn tell_orphans(spool: Option<&Spool>) {

@@ -121,6 +121,7 @@ impl Spool {
         let folder = config.path.clone().unwrap_or_else(|| data_dir.join("spool"));
         let wrong = |error| SpoolError::Folder { folder: folder.clone(), error };
         make_folder(&folder).map_err(wrong)?;
+        keep_from_others(&folder).map_err(wrong)?;
         let lock = open_own(&folder.join("lock")).map_err(wrong)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| wrong(io::Error::other("another agent uses it; give this one a `services.spool.path`")))?;
@@ -201,6 +202,18 @@ impl Spool {
             .map(|(name, open)| Waiting { log: name.clone(), store: open.store.clone(), rows: rows(open) })
             .collect()
     }
+}
+
+/// A folder that was there before could be anybody's to read: what is spooled was captured.
+fn keep_from_others(folder: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mut permissions = fs::metadata(folder)?.permissions();
+    if permissions.mode() & 0o077 != 0 {
+        tracing::warn!("others could look into the spool {}; they cannot any more", folder.display());
+        permissions.set_mode(0o700);
+        fs::set_permissions(folder, permissions)?;
+    }
+    Ok(())
 }
 
 fn store_of(folder: &Path) -> String {

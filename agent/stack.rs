@@ -126,6 +126,12 @@ impl Stacks {
         all
     }
 
+    /// Whether the plugin `http_metrics` is in any of them.
+    #[must_use]
+    pub fn has_metrics(&self) -> bool {
+        self.stacks.iter().any(|stack| stack.metrics)
+    }
+
     /// The stack of a row.
     #[must_use]
     pub fn of(&self, row: &RowFields<'_>) -> Option<&Stack> {

@@ -18,6 +18,10 @@ use ringtap::sink::rollups::{ROW_GROUP_ROWS, RollupFile};
 
 mod common;
 
+/// The agent's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const HOUR_US: i64 = 3_600_000_000;
 
 fn write<W: Write + Send>(to: W, batches: &[RecordBatch], level: i32) -> W {

@@ -6,6 +6,7 @@ pub mod checked;
 mod collector;
 pub mod document;
 pub mod effective;
+pub mod exposed;
 mod places;
 pub mod schema;
 pub mod template;

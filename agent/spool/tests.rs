@@ -181,7 +181,15 @@ fn two_agents_do_not_share_a_spool_and_a_kill_is_counted() {
     let ledger = Ledger::default();
     let files = Files::start(false).expect("started");
     let open = || Spool::open(&config, Path::new("/none"), files.clone(), &ledger);
+    let mode = || {
+        std::os::unix::fs::PermissionsExt::mode(
+            &fs::metadata(folder.path().join("spool")).expect("there").permissions(),
+        )
+    };
+    fs::create_dir(folder.path().join("spool")).expect("made");
+    assert_ne!(mode() & 0o077, 0, "others may look into it");
     let spool = open().expect("opened");
+    assert_eq!(mode() & 0o077, 0, "they may not any more");
     assert!(open().expect_err("it is taken").to_string().contains("another agent"));
     spool.held().add(Kind::Events, 7);
     spool.held().sub(Kind::Events, 2);

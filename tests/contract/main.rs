@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod buckets;
+mod commands;
 #[path = "../../benches/common/mod.rs"]
 mod common;
 mod configuration;
@@ -14,6 +15,7 @@ mod programs;
 #[path = "../common/receiver.rs"]
 mod receiver;
 mod recipes;
+mod reference;
 mod rollups;
 mod secrets;
 mod show;

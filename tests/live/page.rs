@@ -1,6 +1,7 @@
 //! `/devtools`, `ringtap top` and `ringtap status` of a running agent.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -73,7 +74,8 @@ fn pictures() -> anyhow::Result<PathBuf> {
 #[test]
 fn the_page_shows_what_passes() -> anyhow::Result<()> {
     need_root!();
-    let (Some(modules), true) = (tool("npm/node_modules/playwright-core"), Path::new("/usr/bin/chromium").exists()) else {
+    let (Some(modules), true) = (tool("npm/node_modules/playwright-core"), Path::new("/usr/bin/chromium").exists())
+    else {
         skip("page::the_page_shows_what_passes", "needs playwright-core and Chromium: ./dev tools");
         return Ok(());
     };
@@ -154,6 +156,56 @@ fn the_server_says_how_the_agent_is() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Names of metrics in a text.
+fn names(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter(|word| word.starts_with("qtap_") || word.starts_with("ringtap_")).map(str::to_owned).collect()
+}
+
+/// Every name in a dashboard or an alert is one that the agent serves, and its labels are not free.
+#[test]
+fn dashboards_ask_for_what_there_is() -> anyhow::Result<()> {
+    need_root!();
+    let server = traffic_server()?;
+    let listen = format!("127.0.0.1:{}", free_port()?);
+    let config = CONFIG.replace("      - type: http_capture", "      - type: http_metrics\n      - type: http_capture");
+    let config = config.replace(
+        "        config: {level: summary}\n",
+        "        config: {level: none, rules: [{name: r, expr: 'http.res.status == 503', level: summary}]}\n",
+    );
+    // So that there is a spool, and something to wait in it.
+    let store = "services:\n  event_stores: [{type: otel, endpoint: '127.0.0.1:9', tls: {enabled: false}}]\nstacks:";
+    let config = format!("{}", config.replace("stacks:", store));
+    let agent = Agent::start_with(&config, &["--httpd-listen", &listen], Command::new(env!("CARGO_BIN_EXE_ringtap")))?;
+    ask_server(&server)?;
+    let begun = Instant::now();
+    let traffic = loop {
+        let (_, traffic) = curl(&format!("http://{listen}/metrics"), &[])?;
+        if traffic.contains("qtap_http_requests_total{") && traffic.contains("qtap_connection_close_total{") {
+            break traffic;
+        }
+        ensure!(begun.elapsed() < Duration::from_secs(20), "no metrics: {traffic}");
+        std::thread::sleep(Duration::from_millis(200));
+    };
+    let (_, own) = curl(&format!("http://{listen}/system/metrics"), &[])?;
+    let served = names(&(traffic.clone() + &own));
+    let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("images/recipes");
+    let mut asked = 0;
+    for file in ["grafana/traffic.json", "grafana/agent.json", "prometheus/alerts.yaml"] {
+        for name in names(&fs::read_to_string(recipes.join(file))?) {
+            // No gRPC passes here; its series are those of HTTP under another name.
+            let name = name.replace("qtap_grpc_", "qtap_http_");
+            // What no process gave cause for has no series yet, only a type.
+            ensure!(served.contains(&name), "{file} asks for {name}, which is not served: {served:?}");
+            asked += 1;
+        }
+    }
+    ensure!(asked > 40, "{asked} names");
+    ensure!(traffic.lines().filter(|line| line.starts_with("qtap_http_requests_total{")).count() < 20, "{traffic}");
+    agent.stop()?;
+    Ok(())
+}
+
 /// In a terminal that tmux plays.
 #[test]
 fn top_shows_what_passes() -> anyhow::Result<()> {
@@ -186,8 +238,8 @@ fn top_shows_what_passes() -> anyhow::Result<()> {
     let shown = (|| {
         wait("live")?;
         ask_server(&server)?;
-        let screen = wait("/page/503")?;
-        ensure!(screen.contains("<img/src=x") && screen.contains("python3"), "{screen}");
+        let screen = wait("<img/src=x")?;
+        ensure!(screen.contains("/page/503") && screen.contains("python3"), "{screen}");
         fs::write(pictures()?.join("top.txt"), &screen)?;
         tmux(&["send-keys", "-t", "top", "e"])?;
         let screen = wait("only errors")?;

@@ -10,7 +10,7 @@ use crate::{
     programs::{free_port, nginx},
 };
 
-/// Bits of CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE, CAP_PERFMON and CAP_BPF: all that docs/security.md asks for.
+/// Bits of `CAP_DAC_READ_SEARCH`, `CAP_SYS_PTRACE`, `CAP_PERFMON` and `CAP_BPF`: all that docs/security.md asks for.
 const LEAST: u64 = 1 << 2 | 1 << 19 | 1 << 38 | 1 << 39;
 
 fn status(pid: u32, name: &str) -> anyhow::Result<String> {
@@ -40,9 +40,15 @@ fn what_is_not_needed_is_given_up() -> anyhow::Result<()> {
             let more = capabilities(thread, set)? & !LEAST;
             ensure!(more == 0, "{set} of thread {thread} has {more:x} besides");
         }
-        ensure!(status(thread, "NoNewPrivs")? == "1" && status(thread, "Seccomp")? == "2", "thread {thread} can get more");
+        ensure!(
+            status(thread, "NoNewPrivs")? == "1" && status(thread, "Seccomp")? == "2",
+            "thread {thread} can get more"
+        );
     }
-    let asked = Command::new("curl").args(["-sk", "-o", "/dev/null"]).arg(format!("https://localhost:{}/", server.port)).status()?;
+    let asked = Command::new("curl")
+        .args(["-sk", "-o", "/dev/null"])
+        .arg(format!("https://localhost:{}/", server.port))
+        .status()?;
     ensure!(asked.success(), "{asked}");
     agent.wait_for_objects(1)?;
     let finished = agent.stop()?;
@@ -67,7 +73,10 @@ fn the_least_set_is_enough() -> anyhow::Result<()> {
     let agent = Agent::start_in(folder, &config("egress", ""), command)?;
     ensure!(status(agent.pid(), "Uid")?.starts_with("65534"), "it is nobody");
     ensure!(capabilities(agent.pid(), "CapEff")? == LEAST, "{:x}", capabilities(agent.pid(), "CapEff")?);
-    let asked = Command::new("curl").args(["-sk", "-o", "/dev/null"]).arg(format!("https://localhost:{}/", server.port)).status()?;
+    let asked = Command::new("curl")
+        .args(["-sk", "-o", "/dev/null"])
+        .arg(format!("https://localhost:{}/", server.port))
+        .status()?;
     ensure!(asked.success(), "{asked}");
     agent.wait_for_objects(1)?;
     let finished = agent.stop()?;
