@@ -222,10 +222,19 @@ impl State {
                     return Ok(());
                 }
                 self.last = Some(row.seq);
-                self.total += 1;
-                self.recent.push_back((Instant::now(), row.duration, row.has_failed()));
+                if row.phase != "started" {
+                    self.total += 1;
+                    self.recent.push_back((Instant::now(), row.duration, row.has_failed()));
+                }
                 let rows = self.paused.as_mut().unwrap_or(&mut self.rows);
-                rows.push_back(*row);
+                // One that lasted was told of when it began.
+                let lasted = row.phase == "ended";
+                let begun =
+                    rows.iter_mut().rev().find(|begun| lasted && begun.phase == "started" && begun.id == row.id);
+                match begun {
+                    Some(begun) => *begun = Row { seq: begun.seq, ..*row },
+                    None => rows.push_back(*row),
+                }
                 if rows.len() > ROWS_MAX {
                     rows.pop_front();
                 }
@@ -335,6 +344,17 @@ mod tests {
             state.key(KeyCode::Char(c), KeyModifiers::NONE);
         }
         assert_eq!(state.listed().map(|row| row.seq).collect::<Vec<_>>(), [40]);
+    }
+
+    #[test]
+    fn one_that_lasts_is_one_row() {
+        let mut state = state();
+        for (seq, phase) in [(50, "started"), (51, "ended")] {
+            let row = Row { seq, phase: phase.into(), id: "a".into(), ..Row::default() };
+            state.take(News::Row(Box::new(row))).expect("taken");
+        }
+        let last = state.listed().next().expect("there");
+        assert_eq!((state.total, state.rows.len(), last.seq, last.phase.as_str()), (51, 51, 50, "ended"));
     }
 
     #[test]

@@ -189,6 +189,7 @@ function draw() {
 function paint() {
   const scroll = $('scroll');
   $('space').style.height = `${listed.length * ROW}px`;
+  $('head').style.paddingRight = `${6 + scroll.offsetWidth - scroll.clientWidth}px`;
   if (following) scroll.scrollTop = listed.length * ROW;
   const first = Math.max(0, Math.floor(scroll.scrollTop / ROW) - 2);
   const shown = listed.slice(first, first + Math.ceil(scroll.clientHeight / ROW) + 4);
@@ -459,7 +460,7 @@ function plot() {
       width: place.clientWidth || 300, height: 84, padding: [6, 6, 0, 0], cursor: { show: false }, legend: { show: false },
       scales: { y: { range: (u, min, max) => [0, Math.max(1, max ?? 1)] } },
       axes: [{ ...axis(), size: 18, space: 70 }, axis()],
-      series: [{}, ...lines[at].map((name) => ({ stroke: color(name), width: 1.5, fill: at === 0 ? `color-mix(in srgb, ${color(name)} 18%, transparent)` : undefined, points: { show: false } }))],
+      series: [{}, ...lines[at].map((name) => ({ stroke: color(name), width: 1.5, fill: at === 0 ? `color-mix(in srgb, ${color(name)} 18%, transparent)` : undefined, points: { show: at === 1, size: 4, fill: color(name) } }))],
     }, series()[at], place));
   });
   probe.remove();
