@@ -89,15 +89,22 @@ in
         NoNewPrivileges = true;
         ProtectSystem = "strict";
         ProtectHome = "read-only";
+        PrivateDevices = true;
         ProtectClock = true;
+        ProtectControlGroups = true;
+        ProtectKernelLogs = true;
         ProtectKernelModules = true;
+        ProtectKernelTunables = true;
         ProtectHostname = true;
+        RestrictNamespaces = true;
         RestrictRealtime = true;
         RestrictSUIDSGID = true;
         LockPersonality = true;
         MemoryDenyWriteExecute = true;
         SystemCallArchitectures = "native";
         RestrictAddressFamilies = "AF_UNIX AF_INET AF_INET6 AF_NETLINK";
+        SystemCallFilter = "~@clock @cpu-emulation @module @mount @obsolete @raw-io @reboot @swap";
+        SystemCallErrorNumber = "EPERM";
       }
       // lib.optionalAttrs (cfg.environmentFile != null) { EnvironmentFile = cfg.environmentFile; };
     };

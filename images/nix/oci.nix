@@ -17,6 +17,8 @@ dockerTools.buildImage {
   name = "ringtap";
   tag = ringtap.version;
   copyToRoot = root;
+  # The store has taken every right to write from the folders.
+  extraCommands = "find . -type d -exec chmod 0755 {} +; chmod 0700 var/lib/ringtap";
   config = {
     Entrypoint = [ "/bin/ringtap" ];
     Cmd = [ "run" ];

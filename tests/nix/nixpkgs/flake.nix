@@ -74,16 +74,17 @@
                 name,
                 tag,
                 copyToRoot,
+                extraCommands,
                 config,
               }:
               derive {
                 name = "${name}.tar.gz";
                 meta = { };
-                inherit tag copyToRoot;
+                inherit tag copyToRoot extraCommands;
                 image = name;
                 config = builtins.toJSON config;
                 script = ./image.py;
-                buildPhase = "python3 $script $copyToRoot $image $tag";
+                buildPhase = "cp -r $copyToRoot layer; find layer -type d -exec chmod u+w {} +; (cd layer; eval \"$extraCommands\"); python3 $script layer $image $tag";
                 installPhase = "mv image.tar.gz $out";
               };
             mkShell = attributes: derive { name = "shell"; meta = { }; buildPhase = "true"; installPhase = "mkdir $out"; };
