@@ -7,7 +7,11 @@ mod status;
 use std::{
     convert::Infallible,
     net::SocketAddr,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -20,7 +24,7 @@ use tokio::{net::TcpListener, sync::Semaphore};
 pub use self::{health::Health, status::Status};
 use crate::{
     coverage::Coverage,
-    devtools::{self, Body, Devtools},
+    devtools::{self, Body, Devtools, access::is_local_name},
     doctor,
     live::wall_offset,
     metrics::Metrics,
@@ -29,7 +33,11 @@ use crate::{
 };
 
 /// Connections that are served at a time.
-const CONNECTIONS_MAX: usize = 32;
+const CONNECTIONS_MAX: usize = 128;
+/// A connection ends after so long, however slow its client: others want its place. Viewers may stay.
+const SERVED_MAX: Duration = Duration::from_secs(15);
+/// How often an address that is taken is tried again.
+const LATER: Duration = Duration::from_secs(2);
 
 /// What the server tells of.
 #[derive(Clone)]
@@ -52,6 +60,8 @@ pub struct Told {
     pub health: Arc<Health>,
     /// The page, if it was asked for.
     pub devtools: Option<Arc<Devtools>>,
+    /// Whether the server listens on a loopback address.
+    pub local: bool,
 }
 
 /// Listens. Must be called inside of a runtime.
@@ -61,8 +71,25 @@ pub struct Told {
 /// The address is taken, or not one of this machine.
 pub async fn listen(address: SocketAddr, told: Told) -> std::io::Result<()> {
     let listener = TcpListener::bind(address).await?;
+    tell(address, &told);
     tokio::spawn(serve(listener, told));
     Ok(())
+}
+
+/// The same, as soon as the address is free.
+pub async fn listen_later(address: SocketAddr, told: Told) {
+    while listen(address, told.clone()).await.is_err() {
+        tokio::time::sleep(LATER).await;
+    }
+    tracing::info!("metrics at {address}: it is free now");
+}
+
+fn tell(address: SocketAddr, told: &Told) {
+    match told.devtools.as_ref().map(|devtools| devtools.token_file()) {
+        None => {}
+        Some(Some(file)) => tracing::info!("/devtools at {address} asks for the token in {}", file.display()),
+        Some(None) => tracing::info!("/devtools at http://{address}/devtools"),
+    }
 }
 
 async fn serve(listener: TcpListener, told: Told) {
@@ -76,22 +103,35 @@ async fn serve(listener: TcpListener, told: Told) {
         };
         let told = told.clone();
         tokio::spawn(async move {
+            let stays = AtomicBool::new(false);
             let answer = service_fn(|request: Request<Incoming>| {
-                let told = told.clone();
-                async move { Ok::<_, Infallible>(respond(request, told).await) }
+                let (told, stays) = (told.clone(), &stays);
+                async move {
+                    let response = respond(request, told).await;
+                    stays.fetch_or(matches!(response.body(), Either::Right(_)), Ordering::Relaxed);
+                    Ok::<_, Infallible>(response)
+                }
             });
             let served = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(std::time::Duration::from_secs(10))
                 .serve_connection(TokioIo::new(stream), answer);
+            let mut served = std::pin::pin!(served);
             // A client that breaks off is nobody's fault.
-            let _ = served.await;
+            if tokio::time::timeout(SERVED_MAX, served.as_mut()).await.is_err() && stays.load(Ordering::Relaxed) {
+                let _ = served.await;
+            }
             drop(slot);
         });
     }
 }
 
 async fn respond(request: Request<Incoming>, told: Told) -> Response<Body> {
+    let probe = matches!(request.uri().path(), "/healthz" | "/readyz");
+    if !probe && !may_ask(&request, told.local) {
+        let why = "ask by localhost or by a loopback address, and not from a page of somebody else\n";
+        return text(StatusCode::FORBIDDEN, "text/plain; charset=utf-8", why.into()).map(Either::Left);
+    }
     if let Some(devtools) = told.devtools.as_deref() {
         if devtools::is_page(request.uri().path()) {
             return devtools::answer(devtools, request).await;
@@ -103,6 +143,12 @@ async fn respond(request: Request<Incoming>, told: Told) -> Response<Body> {
     // Processes are looked up in /proc, which takes its time.
     let answer = tokio::task::spawn_blocking(move || answer(&request, &told)).await;
     answer.unwrap_or_else(|_| failed()).map(Either::Left)
+}
+
+/// Pages of others cannot have a browser ask: neither by a name that was made to lead here, nor across sites.
+fn may_ask<B>(request: &Request<B>, local: bool) -> bool {
+    let across = request.headers().get("sec-fetch-site").is_some_and(|site| site == "cross-site");
+    !across && (!local || is_local_name(request))
 }
 
 fn to_devtools() -> Response<Body> {

@@ -4,7 +4,7 @@ use std::{
     io,
     os::{
         linux::net::SocketAddrExt as _,
-        unix::net::{SocketAddr, UnixListener},
+        unix::net::{SocketAddr, UnixListener, UnixStream},
     },
 };
 
@@ -26,13 +26,29 @@ pub struct NotAlone;
 ///
 /// There is one already.
 pub fn claim() -> Result<Option<UnixListener>, NotAlone> {
-    let listener = SocketAddr::from_abstract_name(NAME).and_then(|name| UnixListener::bind_addr(&name));
-    match listener {
-        Ok(listener) => Ok(Some(listener)),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(NotAlone),
+    let claimed = SocketAddr::from_abstract_name(NAME).and_then(|name| match UnixListener::bind_addr(&name) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(Err(name)),
+        other => other.map(Ok),
+    });
+    match claimed {
+        Ok(Ok(listener)) => Ok(Some(listener)),
+        Ok(Err(name)) if is_an_agents(&name) => Err(NotAlone),
+        Ok(Err(_)) => {
+            tracing::warn!(
+                "somebody who is neither root nor this agent's user says to be an agent; that is passed over"
+            );
+            Ok(None)
+        }
         Err(error) => {
             tracing::warn!(%error, "whether another agent runs on this machine cannot be told");
             Ok(None)
         }
     }
+}
+
+/// Everybody can take the name: only root, and whoever runs as we do, is believed.
+fn is_an_agents(name: &SocketAddr) -> bool {
+    let Ok(stream) = UnixStream::connect_addr(name) else { return true };
+    let peer = rustix::net::sockopt::socket_peercred(&stream);
+    peer.is_ok_and(|peer| peer.uid.is_root() || peer.uid == rustix::process::geteuid())
 }

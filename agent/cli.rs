@@ -167,7 +167,7 @@ pub struct RunArgs {
     #[arg(long, env = "RINGTAP_DEVTOOLS_TOKEN", hide_env_values = true, value_name = "TEXT")]
     pub dev_tools_token: Option<String>,
     /// Stay as privileged as at the start. Else, once its programs are loaded, the agent keeps only the capabilities that a
-    /// capture needs, and the kernel refuses it to start programs or to touch other processes.
+    /// capture needs, and the kernel refuses it to start programs, to trace others, and what else docs/security.md lists.
     #[arg(long, env = "RINGTAP_KEEP_PRIVILEGES")]
     pub keep_privileges: bool,
     /// Capture also if another agent does on this machine: everything is then captured twice.

@@ -8,7 +8,7 @@ mod stream;
 mod summary;
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     fmt::Write as _,
     sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -25,7 +25,7 @@ use ringtap_batch::{
     transactions::{Transactions, port},
 };
 use ringtap_rules::{Expression, Rules};
-use tokio::sync::broadcast;
+use tokio::sync::watch;
 
 pub use self::api::{Body, Devtools, answer, is_page};
 
@@ -35,8 +35,8 @@ const ROWS_MAX: usize = 10_000;
 const BYTES_MAX: usize = 64 << 20;
 /// Transactions of a second that are shown; those beyond are counted. Nobody reads more, and each has to be written out.
 const RATE_MAX: usize = 5_000;
-/// Groups that a viewer may be behind.
-const BEHIND_MAX: usize = 1_024;
+/// Bytes of their bodies in a second, for the same reason: this is done where records are read.
+const RATE_BYTES_MAX: usize = 16 << 20;
 
 /// Rows that came together.
 #[derive(Debug)]
@@ -55,7 +55,9 @@ pub struct Feed {
     /// Of the server that shows it: who looks is not shown, or each look would make the next thing to look at.
     own: Option<u16>,
     kept: Mutex<Kept>,
-    live: broadcast::Sender<Arc<Group>>,
+    /// Number of the next row, for viewers that wait for it. They take rows from what is kept: one that does not read holds
+    /// nothing back.
+    next: watch::Sender<u64>,
 }
 
 #[derive(Debug)]
@@ -67,24 +69,38 @@ struct Kept {
     next: u64,
     /// Rows that were not shown, since there were too many in a second.
     passed_over: u64,
-    second: (Instant, usize),
+    second: Second,
 }
 
-/// What a viewer begins with: the groups that are kept, what was passed over, and the ones to come.
-pub struct View {
-    /// Oldest first.
-    kept: Vec<Arc<Group>>,
-    passed_over: u64,
-    live: broadcast::Receiver<Arc<Group>>,
+/// What was shown in a second.
+#[derive(Debug)]
+struct Second {
+    since: Instant,
+    rows: usize,
+    bytes: usize,
+}
+
+/// What comes next for a viewer.
+enum Next {
+    /// A group, and the number of rows before it that are not kept any more.
+    Group(Arc<Group>, u64),
+    /// It has seen everything.
+    Nothing,
 }
 
 impl Feed {
     /// An empty one. `own` is the port of the server that shows it.
     #[must_use]
     pub fn new(own: Option<u16>) -> Self {
-        let kept =
-            Kept { groups: VecDeque::new(), rows: 0, bytes: 0, next: 0, passed_over: 0, second: (Instant::now(), 0) };
-        Self { own, kept: Mutex::new(kept), live: broadcast::Sender::new(BEHIND_MAX) }
+        let kept = Kept {
+            groups: VecDeque::new(),
+            rows: 0,
+            bytes: 0,
+            next: 0,
+            passed_over: 0,
+            second: Second { since: Instant::now(), rows: 0, bytes: 0 },
+        };
+        Self { own, kept: Mutex::new(kept), next: watch::Sender::new(0) }
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -95,7 +111,8 @@ impl Feed {
     pub fn offer(&self, batch: &RecordBatch) {
         let batch = &self.without_own(batch);
         let Some(t) = Transactions::of(batch).filter(|t| t.rows() > 0) else { return };
-        if !self.kept().admits(t.rows()) {
+        let bodies = |row| t.request_body.value(row).len() + t.response_body.value(row).len();
+        if !self.kept().admits(t.rows(), (0..t.rows()).map(bodies).sum()) {
             return;
         }
         let detail = |row| Bytes::from(render(&t, row, Level::Full, Format::Json).0);
@@ -105,9 +122,8 @@ impl Feed {
         let bytes = bytes + batch.get_array_memory_size();
         let mut kept = self.kept();
         let group = Arc::new(Group { first: kept.next, batch, details });
-        kept.push(group.clone(), bytes);
-        // Under the lock, so that a viewer that begins now gets it once. Without viewers there is nobody to tell.
-        let _ = self.live.send(group);
+        kept.push(group, bytes);
+        self.next.send_replace(kept.next);
     }
 
     fn without_own(&self, batch: &RecordBatch) -> RecordBatch {
@@ -120,11 +136,20 @@ impl Feed {
         filter_record_batch(batch, &others).expect("an answer for each row")
     }
 
-    /// What is there, and what comes.
-    #[must_use]
-    pub fn view(&self) -> View {
+    /// The group behind the rows that a viewer has seen, by their number.
+    fn after(&self, seen: u64) -> Next {
         let kept = self.kept();
-        View { kept: kept.groups.iter().cloned().collect(), passed_over: kept.passed_over, live: self.live.subscribe() }
+        let at = kept.groups.partition_point(|group| group.first < seen);
+        match kept.groups.get(at) {
+            None => Next::Nothing,
+            Some(group) => Next::Group(group.clone(), group.first - seen),
+        }
+    }
+
+    /// Number of the first row that is kept.
+    fn first(&self) -> u64 {
+        let kept = self.kept();
+        kept.groups.front().map_or(kept.next, |group| group.first)
     }
 
     /// Rows that were not shown, since there were too many in a second.
@@ -136,25 +161,43 @@ impl Feed {
     /// A transaction as an object, by the id of its request; of one that lasts what was told last.
     #[must_use]
     pub fn detail(&self, id: &str) -> Option<Bytes> {
+        self.details(&HashSet::from([id])).pop()
+    }
+
+    /// The same of many, oldest first; of one that lasts what was told last.
+    #[must_use]
+    pub fn details(&self, ids: &HashSet<&str>) -> Vec<Bytes> {
         let groups: Vec<Arc<Group>> = self.kept().groups.iter().rev().cloned().collect();
-        groups.iter().find_map(|group| {
-            let t = Transactions::of(&group.batch)?;
-            let row = (0..t.rows()).rev().find(|row| t.request_id.value(*row) == id)?;
-            group.details.get(row).cloned()
-        })
+        let (mut found, mut seen) = (Vec::new(), HashSet::new());
+        for group in &groups {
+            let Some(t) = Transactions::of(&group.batch) else { continue };
+            for row in (0..t.rows()).rev() {
+                let id = t.request_id.value(row);
+                if ids.contains(id) && seen.insert(id.to_owned()) {
+                    found.extend(group.details.get(row).cloned());
+                }
+            }
+        }
+        found.reverse();
+        found
     }
 }
 
 impl Kept {
-    /// Whether so many rows more are shown in this second.
-    fn admits(&mut self, rows: usize) -> bool {
+    /// Whether so many rows more, with bodies of so many bytes, are shown in this second.
+    fn admits(&mut self, rows: usize, bytes: usize) -> bool {
         let now = Instant::now();
-        if now.duration_since(self.second.0) >= Duration::from_secs(1) {
-            self.second = (now, 0);
+        if now.duration_since(self.second.since) >= Duration::from_secs(1) {
+            self.second = Second { since: now, rows: 0, bytes: 0 };
         }
-        let admits = self.second.1 < RATE_MAX;
-        self.second.1 += rows;
-        if !admits {
+        let second = &mut self.second;
+        // What is more than all of a second may hold is shown where nothing was before it.
+        let fits = second.rows + rows <= RATE_MAX && second.bytes + bytes <= RATE_BYTES_MAX;
+        let admits = fits || second.rows == 0;
+        if admits {
+            second.rows += rows;
+            second.bytes += bytes;
+        } else {
             self.passed_over += rows as u64;
         }
         admits

@@ -2,11 +2,12 @@
 
 use std::{
     collections::HashMap,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use tracing::{Event, Metadata, callsite::Identifier};
+use tracing::{Event, Metadata, field};
 use tracing_subscriber::layer::{Context, Filter};
 
 /// How often a matter is said in a window.
@@ -14,10 +15,36 @@ const SAID_MAX: u32 = 10;
 /// After so long it may be said again.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// Lets each place of the code speak a few times in a window. What is said next from there tells how much was left out.
+/// Matters that are remembered; beyond, all are forgotten.
+const MATTERS_MAX: usize = 1000;
+
+/// Lets the same place of the code say the same a few times in a window. When it is said again, it is told how often it was
+/// left out.
 #[derive(Debug, Default)]
 pub struct Quiet {
-    places: Mutex<HashMap<Identifier, Said>>,
+    matters: Mutex<HashMap<u64, Said>>,
+}
+
+/// What an event says, as a number. Values that always differ, such as times and counts, are numbers and left out.
+struct Words(DefaultHasher);
+
+impl field::Visit for Words {
+    fn record_u64(&mut self, _: &field::Field, _: u64) {}
+
+    fn record_i64(&mut self, _: &field::Field, _: i64) {}
+
+    fn record_f64(&mut self, _: &field::Field, _: f64) {}
+
+    fn record_debug(&mut self, field: &field::Field, value: &dyn std::fmt::Debug) {
+        (field.name(), format!("{value:?}")).hash(&mut self.0);
+    }
+}
+
+fn matter(event: &Event<'_>) -> u64 {
+    let mut words = Words(DefaultHasher::new());
+    event.metadata().callsite().hash(&mut words.0);
+    event.record(&mut words);
+    words.0.finish()
 }
 
 #[derive(Debug)]
@@ -26,7 +53,7 @@ struct Said {
     times: u32,
 }
 
-/// What a place may do.
+/// What may be said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     Says,
@@ -36,9 +63,12 @@ enum Verdict {
 }
 
 impl Quiet {
-    fn judge(&self, place: Identifier, now: Instant) -> Verdict {
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let said = places.entry(place).or_insert(Said { since: now, times: 0 });
+    fn judge(&self, matter: u64, now: Instant) -> Verdict {
+        let mut matters = self.matters.lock().unwrap_or_else(PoisonError::into_inner);
+        if matters.len() >= MATTERS_MAX {
+            matters.clear();
+        }
+        let said = matters.entry(matter).or_insert(Said { since: now, times: 0 });
         if now.duration_since(said.since) > WINDOW {
             let left_out = said.times.saturating_sub(SAID_MAX);
             *said = Said { since: now, times: 1 };
@@ -60,7 +90,7 @@ impl<S> Filter<S> for Quiet {
         if *metadata.level() > tracing::Level::INFO {
             return true;
         }
-        match self.judge(metadata.callsite(), Instant::now()) {
+        match self.judge(matter(event), Instant::now()) {
             Verdict::Says => true,
             Verdict::LeftOut => false,
             Verdict::SaysAfter(left_out) => {
@@ -78,16 +108,11 @@ mod tests {
 
     #[test]
     fn what_repeats_is_counted() {
-        use tracing::{Callsite as _, callsite::DefaultCallsite};
-        static PLACE: DefaultCallsite = DefaultCallsite::new(&METADATA);
-        static METADATA: Metadata<'static> = tracing::metadata! {
-            name: "test", target: "test", level: tracing::Level::WARN, fields: &[], callsite: &PLACE,
-            kind: tracing::metadata::Kind::EVENT
-        };
-        let (quiet, place, begun) = (Quiet::default(), PLACE.metadata().callsite(), Instant::now());
-        let verdicts: Vec<Verdict> = (0..30).map(|_| quiet.judge(place.clone(), begun)).collect();
+        let (quiet, begun) = (Quiet::default(), Instant::now());
+        let verdicts: Vec<Verdict> = (0..30).map(|_| quiet.judge(7, begun)).collect();
         assert_eq!(verdicts.iter().filter(|verdict| **verdict == Verdict::Says).count(), 10);
-        assert_eq!(quiet.judge(place.clone(), begun + WINDOW * 2), Verdict::SaysAfter(20));
-        assert_eq!(quiet.judge(place, begun + WINDOW * 4), Verdict::Says);
+        assert_eq!(quiet.judge(8, begun), Verdict::Says, "another matter");
+        assert_eq!(quiet.judge(7, begun + WINDOW * 2), Verdict::SaysAfter(20));
+        assert_eq!(quiet.judge(7, begun + WINDOW * 4), Verdict::Says);
     }
 }

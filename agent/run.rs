@@ -178,6 +178,7 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<Report> {
         spool,
         health: health.clone(),
         devtools,
+        local: options.admin.is_some_and(|address| address.ip().is_loopback()),
     };
     let slot = reloader.slot.clone();
     let asked =
@@ -185,9 +186,10 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<Report> {
     let tells = live::Told { coverage, ledger: ledger.clone(), kernel: kernel_counts, health: health.clone() };
     // Before the probes, so that whoever asks learns that they are being put in place.
     if let Some(address) = options.admin
-        && let Err(error) = runtime.block_on(admin::listen(address, told))
+        && let Err(error) = runtime.block_on(admin::listen(address, told.clone()))
     {
-        tracing::warn!(%error, "no metrics: cannot listen on {address}");
+        tracing::error!(%error, "no metrics, and no health: cannot listen on {address}; it is tried again");
+        runtime.spawn(admin::listen_later(address, told));
     }
     let (live, ended) = Live::start(kernel, asked, tells, target, slot)?;
     if !options.keep_privileges
@@ -267,11 +269,7 @@ fn devtools(options: &Options) -> anyhow::Result<Option<Arc<Devtools>>> {
         return Ok(None);
     };
     let access = Access::new(address, token.as_deref(), &options.data_dir);
-    let (access, file) = access.context("cannot keep the token of /devtools")?;
-    match file {
-        Some(file) => tracing::info!("/devtools at {address} asks for the token in {}", file.display()),
-        None => tracing::info!("/devtools at http://{address}/devtools"),
-    }
+    let access = access.context("cannot keep the token of /devtools")?;
     Ok(Some(Arc::new(Devtools::new(Arc::new(Feed::new(Some(address.port()))), access, hostname()))))
 }
 

@@ -58,6 +58,8 @@ fn nobody_writes_to_other_processes() {
             if path.is_dir() {
                 folders.push(path);
             } else if let Ok(text) = std::fs::read_to_string(&path) {
+                // The list of what the kernel is asked to refuse names it as well.
+                let text = text.replace("    libc::SYS_process_vm_writev,", "");
                 let way = WAYS.iter().find(|way| text.contains(**way));
                 assert!(way.is_none(), "{}: {way:?}", path.display());
                 looked_at += 1;

@@ -19,27 +19,18 @@ const FILE: &str = "devtools-token";
 pub struct Access {
     /// Of the token. By digests the time that a comparison takes tells nothing.
     token: Option<[u8; 32]>,
-    local: bool,
-}
-
-/// Why somebody may not look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// The token is missing or wrong.
-    Token,
-    /// The name by which the server was asked is not one of this machine: a page of somebody else may have made a browser
-    /// ask.
-    Host,
+    /// Where it lies, if it was made.
+    pub(super) file: Option<PathBuf>,
 }
 
 impl Access {
     /// For a server that listens there. Without a token one is made where it is needed, and kept in a file below `data_dir`
-    /// that only the agent's user can read; the second value says where.
+    /// that only the agent's user can read.
     ///
     /// # Errors
     ///
     /// The file cannot be written or read.
-    pub fn new(address: SocketAddr, token: Option<&str>, data_dir: &Path) -> io::Result<(Self, Option<PathBuf>)> {
+    pub fn new(address: SocketAddr, token: Option<&str>, data_dir: &Path) -> io::Result<Self> {
         let local = address.ip().is_loopback();
         let given = token.map(str::trim).filter(|token| !token.is_empty());
         let (token, file) = match given {
@@ -50,22 +41,16 @@ impl Access {
                 (Some(made(&file)?), Some(file))
             }
         };
-        Ok((Self { token: token.map(|token| digest(&token)), local }, file))
+        Ok(Self { token: token.map(|token| digest(&token)), file })
     }
 
-    /// Whether this request may see what the agent has captured.
-    ///
-    /// # Errors
-    ///
-    /// Why not.
-    pub fn check<B>(&self, request: &Request<B>) -> Result<(), Refusal> {
-        if self.local && !is_local_name(request) {
-            return Err(Refusal::Host);
-        }
-        let Some(token) = self.token else { return Ok(()) };
+    /// Whether this request has the token, if one is asked for.
+    #[must_use]
+    pub fn lets_in<B>(&self, request: &Request<B>) -> bool {
+        let Some(token) = self.token else { return true };
         let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let given = header.and_then(|value| value.strip_prefix("Bearer "));
-        if given.is_some_and(|given| digest(given.trim()) == token) { Ok(()) } else { Err(Refusal::Token) }
+        given.is_some_and(|given| digest(given.trim()) == token)
     }
 }
 
@@ -95,7 +80,7 @@ fn made(file: &Path) -> io::Result<String> {
 
 /// Whether the request names this machine by a loopback address or `localhost`: a name that was made to lead here does not
 /// count.
-fn is_local_name<B>(request: &Request<B>) -> bool {
+pub fn is_local_name<B>(request: &Request<B>) -> bool {
     let Some(host) = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()) else { return true };
     let Ok(authority) = host.parse::<hyper::http::uri::Authority>() else { return false };
     let name = authority.host().trim_start_matches('[').trim_end_matches(']');
@@ -112,33 +97,32 @@ mod tests {
     }
 
     #[test]
-    fn on_loopback_only_local_names_lead_here() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let (access, made) = Access::new(([127, 0, 0, 1], 1).into(), None, folder.path()).expect("nothing to write");
-        assert_eq!(made, None);
+    fn only_local_names_are_local() {
         for host in ["localhost:10001", "127.0.0.1", "[::1]:10001", "LOCALHOST"] {
-            assert_eq!(access.check(&asked(&[("host", host)])), Ok(()), "{host}");
+            assert!(is_local_name(&asked(&[("host", host)])), "{host}");
         }
         for host in ["rebound.example:10001", "127.0.0.1.example", "10.0.0.1", "local host"] {
-            assert_eq!(access.check(&asked(&[("host", host)])), Err(Refusal::Host), "{host}");
+            assert!(!is_local_name(&asked(&[("host", host)])), "{host}");
         }
     }
 
     #[test]
-    fn elsewhere_a_token_is_made_and_asked_for() {
+    fn beyond_loopback_a_token_is_made_and_asked_for() {
         let folder = tempfile::tempdir().expect("a folder");
+        let local = Access::new(([127, 0, 0, 1], 1).into(), None, folder.path()).expect("nothing to write");
+        assert!(local.lets_in(&asked(&[])) && local.file.is_none());
         let address = ([0, 0, 0, 0], 1).into();
-        let (access, file) = Access::new(address, None, folder.path()).expect("written");
-        let file = file.expect("it was made");
+        let access = Access::new(address, None, folder.path()).expect("written");
+        let file = access.file.clone().expect("it was made");
         let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&file).expect("there").permissions());
         assert_eq!(mode & 0o777, 0o600);
         let token = fs::read_to_string(&file).expect("written");
-        assert_eq!(access.check(&asked(&[("host", "gateway.example")])), Err(Refusal::Token));
-        assert_eq!(access.check(&asked(&[("authorization", "Bearer wrong")])), Err(Refusal::Token));
-        assert_eq!(access.check(&asked(&[("authorization", &format!("Bearer {}", token.trim()))])), Ok(()));
-        let (again, _) = Access::new(address, None, folder.path()).expect("read");
+        assert!(!access.lets_in(&asked(&[("host", "gateway.example")])));
+        assert!(!access.lets_in(&asked(&[("authorization", "Bearer wrong")])));
+        assert!(access.lets_in(&asked(&[("authorization", &format!("Bearer {}", token.trim()))])));
+        let again = Access::new(address, None, folder.path()).expect("read");
         assert_eq!(again.token, access.token, "it stays");
-        let (given, file) = Access::new(address, Some(" secret "), folder.path()).expect("nothing to write");
-        assert_eq!((given.check(&asked(&[("authorization", "Bearer secret")])), file), (Ok(()), None));
+        let given = Access::new(address, Some(" secret "), folder.path()).expect("nothing to write");
+        assert!(given.lets_in(&asked(&[("authorization", "Bearer secret")])) && given.file.is_none());
     }
 }

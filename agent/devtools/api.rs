@@ -7,17 +7,15 @@ use http_body_util::{BodyExt as _, Either, Full, Limited, channel::Channel};
 use hyper::{Method, Request, Response, StatusCode, body::Incoming, header};
 use tokio::sync::Semaphore;
 
-use super::{
-    Feed, Filter,
-    access::{Access, Refusal},
-    stream,
-};
+use super::{Feed, Filter, access::Access, stream};
 use crate::show;
 
 /// Viewers at a time; each keeps a connection.
 const VIEWERS_MAX: usize = 8;
 /// Bytes of a list of ids.
 const IDS_MAX: usize = 1 << 20;
+/// Bytes of the transactions in an archive, which comes to a few times as many while it is made.
+const HAR_MAX: usize = 32 << 20;
 /// Where all of it lies.
 const ROOT: &str = "/devtools";
 
@@ -32,13 +30,29 @@ pub struct Devtools {
     access: Access,
     hostname: String,
     viewers: Arc<Semaphore>,
+    /// One archive at a time.
+    exports: Arc<Semaphore>,
 }
 
 impl Devtools {
     /// Shows `feed` to those whom `access` lets in.
     #[must_use]
     pub fn new(feed: Arc<Feed>, access: Access, hostname: String) -> Self {
-        Self { feed, access, hostname, viewers: Arc::new(Semaphore::new(VIEWERS_MAX)) }
+        Self {
+            feed,
+            access,
+            hostname,
+            viewers: Arc::new(Semaphore::new(VIEWERS_MAX)),
+            exports: Arc::new(Semaphore::new(1)),
+        }
+    }
+}
+
+impl Devtools {
+    /// Where the token lies, if one was made.
+    #[must_use]
+    pub fn token_file(&self) -> Option<&std::path::Path> {
+        self.access.file.as_deref()
     }
 }
 
@@ -84,12 +98,8 @@ async fn route(devtools: &Devtools, request: Request<Incoming>) -> Response<Body
         return if reads { whole(StatusCode::OK, kind, Bytes::from_static(bytes)) } else { only("GET") };
     }
     let Some(asked) = path.strip_prefix("/api/") else { return missing("there is no such page") };
-    match devtools.access.check(&request) {
-        Ok(()) => {}
-        Err(Refusal::Token) => return refuse(StatusCode::UNAUTHORIZED, "the token is missing or wrong"),
-        Err(Refusal::Host) => {
-            return refuse(StatusCode::FORBIDDEN, "ask by localhost or by a loopback address, not by another name");
-        }
+    if !devtools.access.lets_in(&request) {
+        return refuse(StatusCode::UNAUTHORIZED, "the token is missing or wrong");
     }
     match (asked, reads) {
         ("events", true) => events(devtools, request.uri().query().unwrap_or_default()),
@@ -143,10 +153,15 @@ async fn har(devtools: &Devtools, body: Incoming) -> Response<Body> {
     let Ok(ids) = serde_json::from_slice::<Vec<String>>(&asked.to_bytes()) else {
         return refuse(StatusCode::BAD_REQUEST, "a list of ids in JSON is expected");
     };
-    let feed = devtools.feed.clone();
+    let Ok(_one) = devtools.exports.acquire().await else {
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, "the agent stops");
+    };
+    let objects = devtools.feed.details(&ids.iter().map(String::as_str).collect());
+    if objects.iter().map(Bytes::len).sum::<usize>() > HAR_MAX {
+        return refuse(StatusCode::PAYLOAD_TOO_LARGE, "these come to more than 32 MiB: filter, and export fewer");
+    }
     // Bodies are decoded and written again, which takes its time.
-    let made = tokio::task::spawn_blocking(move || show::har_of(ids.iter().filter_map(|id| feed.detail(id)))).await;
-    match made {
+    match tokio::task::spawn_blocking(move || show::har_of(objects.into_iter())).await {
         Ok(archive) => whole(StatusCode::OK, "application/json", Bytes::from(archive)),
         Err(_) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "this answer has crashed; please report it"),
     }

@@ -7,14 +7,16 @@ use http_body_util::channel::{Channel, Sender};
 use hyper::body::Frame;
 use ringtap_batch::{grpc::Grpc, transactions::Transactions};
 use serde_json::json;
-use tokio::sync::{OwnedSemaphorePermit, broadcast::error::RecvError};
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Feed, Filter, Group, View, summary::Summary};
+use super::{Feed, Filter, Group, Next, summary::Summary};
 
 /// After so long without an event the viewer is told that the stream still lives, and a viewer that is gone is noticed.
 const PING: Duration = Duration::from_secs(10);
 /// Pieces that wait for a slow viewer.
-const PIECES: usize = 16;
+const PIECES: usize = 4;
+/// A viewer that takes nothing for so long is left.
+const STALLED: Duration = Duration::from_secs(30);
 
 /// The body of an endless answer. `slot` is kept until it ends.
 pub fn start(feed: Arc<Feed>, filter: Filter, hostname: String, slot: OwnedSemaphorePermit) -> Channel<Bytes> {
@@ -31,33 +33,31 @@ pub fn start(feed: Arc<Feed>, filter: Filter, hostname: String, slot: OwnedSemap
 struct Gone;
 
 async fn follow(feed: &Feed, filter: &Filter, hostname: &str, mut to: Sender<Bytes, Infallible>) -> Result<(), Gone> {
-    let View { kept, passed_over, mut live } = feed.view();
+    let mut more = feed.next.subscribe();
+    let (mut seen, mut told, mut caught_up) = (feed.first(), feed.passed_over(), false);
     let hello = json!({
-        "version": env!("CARGO_PKG_VERSION"), "host": hostname, "pid": std::process::id(), "passed_over": passed_over,
+        "version": env!("CARGO_PKG_VERSION"), "host": hostname, "pid": std::process::id(), "passed_over": told,
     });
     send(&mut to, event("system.connected", None, &hello.to_string())).await?;
-    let (mut next, mut told) = (None, passed_over);
-    for group in kept {
-        next = Some(group.end());
-        send(&mut to, rows(&group, filter)).await?;
-    }
-    send(&mut to, event("system.caught_up", None, "{}")).await?;
     loop {
-        match tokio::time::timeout(PING, live.recv()).await {
-            Ok(Ok(group)) => {
-                let missed = next.map_or(0, |next| group.first.saturating_sub(next));
-                next = Some(group.end());
-                let passed_over = feed.passed_over();
-                if missed > 0 || passed_over != told {
-                    told = passed_over;
-                    let lost = json!({"behind": missed, "passed_over": passed_over});
-                    send(&mut to, event("system.lost", None, &lost.to_string())).await?;
-                }
-                send(&mut to, rows(&group, filter)).await?;
+        more.borrow_and_update();
+        while let Next::Group(group, missed) = feed.after(seen) {
+            seen = group.end();
+            let passed_over = feed.passed_over();
+            if missed > 0 || passed_over != told {
+                told = passed_over;
+                let lost = json!({"behind": missed, "passed_over": passed_over});
+                send(&mut to, event("system.lost", None, &lost.to_string())).await?;
             }
-            // The next group says how many rows are missing.
-            Ok(Err(RecvError::Lagged(_))) => {}
-            Ok(Err(RecvError::Closed)) => return Ok(()),
+            send(&mut to, rows(&group, filter)).await?;
+        }
+        if !caught_up {
+            caught_up = true;
+            send(&mut to, event("system.caught_up", None, "{}")).await?;
+        }
+        match tokio::time::timeout(PING, more.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Ok(()),
             Err(_) => send(&mut to, ": still here\n\n".to_owned()).await?,
         }
     }
@@ -67,7 +67,8 @@ async fn send(to: &mut Sender<Bytes, Infallible>, text: String) -> Result<(), Go
     if text.is_empty() {
         return Ok(());
     }
-    to.send(Frame::data(Bytes::from(text))).await.map_err(|_| Gone)
+    let sent = tokio::time::timeout(STALLED, to.send(Frame::data(Bytes::from(text)))).await;
+    sent.map_err(|_| Gone)?.map_err(|_| Gone)
 }
 
 fn event(name: &str, id: Option<u64>, data: &str) -> String {

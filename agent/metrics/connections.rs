@@ -23,6 +23,7 @@ const MS: [f64; 13] = [1.0, 5.0, 1e1, 5e1, 1e2, 5e2, 1e3, 5e3, 1e4, 3e4, 6e4, 3e
 
 /// The other end of a connection. Of those that came to this machine the port is left out: each has its own.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[expect(clippy::struct_field_names, reason = "the names of the labels")]
 struct Remote {
     remote_addr: String,
     remote_port: String,

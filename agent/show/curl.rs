@@ -313,8 +313,10 @@ fn quote(text: &str) -> Option<String> {
     let ends = text.len() - text.trim_end_matches('\n').len();
     let (inner, ends) = text.split_at(text.len() - ends);
     let mut quoted = String::from("\"$(printf '");
-    for c in inner.chars() {
+    for (at, c) in inner.char_indices() {
+        // At the beginning it would be taken for an option.
         let plain = c.is_alphanumeric() || " -._~/:;,@+=?&#()<>[]{}|^*".contains(c);
+        let plain = plain && (at > 0 || c != '-');
         if plain && !is_odd(c) {
             quoted.push(c);
         } else {
@@ -354,6 +356,7 @@ mod tests {
             ("it's $HOME `x` \\ !", r"'it'\''s $HOME `x` \ !'"),
             ("a\u{1b}[31m!", "\"$(printf 'a\\033[31m\\041')\""),
             ("\u{202e}", "\"$(printf '\\342\\200\\256')\""),
+            ("-\u{1b}-", "\"$(printf '\\055\\033-')\""),
         ] {
             assert_eq!(quote(text).as_deref(), Some(quoted));
         }

@@ -47,13 +47,13 @@ def merged(base, over):
     return made
 
 
-def render(renderer, over):
-    """The chart's documents by kind."""
+def render(renderer, over, version=VERSIONS[-1]):
+    """The chart's documents by kind, for a cluster of that version."""
     values = merged(yaml.safe_load((CHART / "values.yaml").read_text()), over)
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(values, file)
         file.flush()
-        made = subprocess.run([renderer, CHART, file.name, "test"], check=False, capture_output=True, text=True)
+        made = subprocess.run([renderer, CHART, file.name, "test", version], check=False, capture_output=True, text=True)
     if made.returncode:
         sys.exit(made.stderr)
     return {document["kind"]: document for document in validate(made.stdout, f"the chart with {over}")}
@@ -81,6 +81,11 @@ def main(renderer):
     security = container(alone)["securityContext"]
     assert security["privileged"] is False and security["capabilities"]["drop"] == ["ALL"], security
     assert "QPOINT_CONFIG" not in environment(alone)
+    assert security["appArmorProfile"]["type"] == "Unconfined", security
+    old = render(renderer, {}, VERSIONS[0])
+    assert "appArmorProfile" not in container(old)["securityContext"]
+    annotations = old["DaemonSet"]["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["container.apparmor.security.beta.kubernetes.io/ringtap"] == "unconfined", annotations
 
     # Values as they were written for the other chart.
     known = {

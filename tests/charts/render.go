@@ -1,4 +1,4 @@
-// Renders a chart as Helm does, with the functions that this chart uses: render CHART VALUES.json NAME
+// Renders a chart as Helm does, with the functions that this chart uses: render CHART VALUES.json NAME VERSION
 //
 // Helm itself is in no registry at hand; its templates are those of Go with the functions of sprig, and a few of its own.
 package main
@@ -60,7 +60,9 @@ func main() {
 		_, err = all.New(filepath.Base(file)).Parse(string(text))
 		fail(err)
 	}
+	version := os.Args[4]
 	data := map[string]interface{}{
+		"Capabilities": map[string]interface{}{"KubeVersion": map[string]interface{}{"Version": "v" + version}},
 		"Values":  values,
 		"Chart":   about,
 		"Release": map[string]interface{}{"Name": name, "Namespace": "observability", "Service": "Helm"},

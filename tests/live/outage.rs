@@ -310,7 +310,7 @@ fn a_full_disk_is_counted() -> anyhow::Result<()> {
 /// A count of the agent's, while it runs.
 fn metric(port: u16, name: &str) -> anyhow::Result<u64> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    write!(stream, "GET /system/metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+    write!(stream, "GET /system/metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));

@@ -175,7 +175,7 @@ fn dashboards_ask_for_what_there_is() -> anyhow::Result<()> {
     );
     // So that there is a spool, and something to wait in it.
     let store = "services:\n  event_stores: [{type: otel, endpoint: '127.0.0.1:9', tls: {enabled: false}}]\nstacks:";
-    let config = format!("{}", config.replace("stacks:", store));
+    let config = config.replace("stacks:", store);
     let agent = Agent::start_with(&config, &["--httpd-listen", &listen], Command::new(env!("CARGO_BIN_EXE_ringtap")))?;
     ask_server(&server)?;
     let begun = Instant::now();
@@ -188,7 +188,7 @@ fn dashboards_ask_for_what_there_is() -> anyhow::Result<()> {
         std::thread::sleep(Duration::from_millis(200));
     };
     let (_, own) = curl(&format!("http://{listen}/system/metrics"), &[])?;
-    let served = names(&(traffic.clone() + &own));
+    let there = names(&(traffic.clone() + &own));
     let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("images/recipes");
     let mut asked = 0;
     for file in ["grafana/traffic.json", "grafana/agent.json", "prometheus/alerts.yaml"] {
@@ -196,7 +196,7 @@ fn dashboards_ask_for_what_there_is() -> anyhow::Result<()> {
             // No gRPC passes here; its series are those of HTTP under another name.
             let name = name.replace("qtap_grpc_", "qtap_http_");
             // What no process gave cause for has no series yet, only a type.
-            ensure!(served.contains(&name), "{file} asks for {name}, which is not served: {served:?}");
+            ensure!(there.contains(&name), "{file} asks for {name}, which is not served: {there:?}");
             asked += 1;
         }
     }

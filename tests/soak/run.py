@@ -30,7 +30,7 @@ TOOLS = ROOT / ".cache/tools/bin"
 SAMPLE = 5
 RELOAD = 45
 # The stores are gone for the last part of each round.
-ROUND, GONE = 150, 25
+ROUND, GONE = int(os.environ.get("SOAK_ROUND", "150")), int(os.environ.get("SOAK_GONE", "25"))
 started = []
 
 
@@ -230,7 +230,7 @@ def main():
     else:
         rate = int(load(f"https://127.0.0.1:{tls}/", 10) / 2)
     print(f"{rate} requests a second for {SECONDS} s", flush=True)
-    sampler, finish, counts = Sampler(agent.pid, admin), time.time() + SECONDS, {"requests": 0, "processes": 0, "reloads": 0, "outages": 0}
+    sampler, finish, counts = Sampler(agent.pid, admin), time.time() + SECONDS, {"requests": 0, "processes": 0, "reloads": 0, "outages": 0, "gone_s": 0}
 
     def loads(url, share):
         while time.time() < finish:
@@ -261,12 +261,13 @@ def main():
             file.write_text(config(stores, f"number {counts['reloads']}"))
         sampler.take(gone)
         time.sleep(SAMPLE)
+        counts["gone_s"] += SAMPLE * gone
     for thread in threads:
         thread.join()
     if gone:
         stores.up()
     # What waits is delivered.
-    for _ in range(120):
+    for _ in range(300):
         sampler.take(False)
         if sampler.rows[-1]["spool_mb"] == 0:
             break
