@@ -122,6 +122,8 @@ stacks:
 tap:
   direction: ingress
   ignore_loopback: false
+  # All of it, whatever it costs.
+  budgets: {{probes: 'off'}}
   http: {{stack: s}}
 """
 
