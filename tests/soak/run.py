@@ -133,7 +133,7 @@ def nginx(plain, tls):
                     FOLDER / "key.pem", "-out", FOLDER / "cert.pem"], check=True, capture_output=True)
     (FOLDER / "nginx.conf").write_text(f"""daemon off; worker_processes 1; pid {FOLDER}/nginx.pid; error_log {FOLDER}/nginx.log;
 events {{ worker_connections 512; }}
-http {{ access_log off; keepalive_requests 2000;
+http {{ access_log off; keepalive_requests 10000000;
   server {{ listen 127.0.0.1:{plain}; listen 127.0.0.1:{tls} ssl; ssl_certificate {FOLDER}/cert.pem;
     ssl_certificate_key {FOLDER}/key.pem; location / {{ return 200 '{"x" * 1000}'; }} }} }}
 """)
@@ -236,7 +236,8 @@ def main():
 
     def loads(url, share):
         while time.time() < finish:
-            seconds = max(1, min(60, int(finish - time.time())))
+            # New connections now and then; a load ends early if the server closes them.
+            seconds = max(1, min(10, int(finish - time.time())))
             counts["requests"] += load(url, seconds, int(rate * share)) * seconds
 
     def processes():
