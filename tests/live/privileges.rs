@@ -7,7 +7,7 @@ use anyhow::{Context as _, ensure};
 use crate::{
     agent::{Agent, config},
     need_root,
-    programs::{free_port, nginx},
+    programs::{Server, free_port, nginx},
     tools::skip,
 };
 
@@ -30,6 +30,19 @@ fn threads(pid: u32) -> anyhow::Result<Vec<u32>> {
     tasks.map(|task| Ok(task?.file_name().to_string_lossy().parse()?)).collect()
 }
 
+/// Whether a program that starts now is seen in clear text, and the ledger adds up.
+fn sees_tls(agent: Agent, server: &Server) -> anyhow::Result<()> {
+    let asked = Command::new("curl")
+        .args(["-sk", "-o", "/dev/null"])
+        .arg(format!("https://localhost:{}/", server.port))
+        .status()?;
+    ensure!(asked.success(), "{asked}");
+    agent.wait_for_objects(1)?;
+    let finished = agent.stop()?;
+    ensure!(finished.stderr.contains("  balanced"), "{}", finished.stderr);
+    Ok(())
+}
+
 /// As root it gives up everything but what it needs, in every thread, for good; and still sees TLS of programs that start later.
 #[test]
 fn what_is_not_needed_is_given_up() -> anyhow::Result<()> {
@@ -46,15 +59,7 @@ fn what_is_not_needed_is_given_up() -> anyhow::Result<()> {
             "thread {thread} can get more"
         );
     }
-    let asked = Command::new("curl")
-        .args(["-sk", "-o", "/dev/null"])
-        .arg(format!("https://localhost:{}/", server.port))
-        .status()?;
-    ensure!(asked.success(), "{asked}");
-    agent.wait_for_objects(1)?;
-    let finished = agent.stop()?;
-    ensure!(finished.stderr.contains("  balanced"), "{}", finished.stderr);
-    Ok(())
+    sees_tls(agent, &server)
 }
 
 /// Started with exactly what docs/security.md lists, and as nobody's user, it captures.
@@ -74,15 +79,7 @@ fn the_least_set_is_enough() -> anyhow::Result<()> {
     let agent = Agent::start_in(folder, &config("egress", ""), command)?;
     ensure!(status(agent.pid(), "Uid")?.starts_with("65534"), "it is nobody");
     ensure!(capabilities(agent.pid(), "CapEff")? == LEAST, "{:x}", capabilities(agent.pid(), "CapEff")?);
-    let asked = Command::new("curl")
-        .args(["-sk", "-o", "/dev/null"])
-        .arg(format!("https://localhost:{}/", server.port))
-        .status()?;
-    ensure!(asked.success(), "{asked}");
-    agent.wait_for_objects(1)?;
-    let finished = agent.stop()?;
-    ensure!(finished.stderr.contains("  balanced"), "{}", finished.stderr);
-    Ok(())
+    sees_tls(agent, &server)
 }
 
 /// A second agent is refused with a reason; when the first is killed the next one may start at once.
