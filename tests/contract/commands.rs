@@ -34,8 +34,7 @@ const ELSEWHERE: [(&str, &str); 14] = [
     ("curl -s https://objects", "a bucket of yours"),
 ];
 /// Those that go on until they are stopped.
-const LASTING: [&str; 6] =
-    ["ringtap run", "ringtap --config", "ringtap record", "ringtap top", "ringtap status", "ringtap reload-config"];
+const LASTING: [&str; 3] = ["ringtap run", "ringtap --config", "ringtap record"];
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Commands in `sh` blocks of a document, with comments taken off.
@@ -90,10 +89,9 @@ fn ground(folder: &Path) -> anyhow::Result<()> {
         fs::create_dir_all(&place)?;
         fs::write(place.join(&digest), &object)?;
     }
-    let capture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/x.pcap");
-    if capture.exists() {
-        fs::copy(capture, folder.join("x.pcap"))?;
-    }
+    // A capture file in which nothing was caught: a header alone, of version 2.4, for Ethernet.
+    let fields: [u32; 6] = [0xa1b2_c3d4, 2 | 4 << 16, 0, 0, 65_535, 1];
+    fs::write(folder.join("x.pcap"), fields.map(u32::to_le_bytes).concat())?;
     Ok(())
 }
 
@@ -101,7 +99,7 @@ fn ground(folder: &Path) -> anyhow::Result<()> {
 fn run(line: &str, folder: &Path) -> anyhow::Result<()> {
     let binary = Path::new(env!("CARGO_BIN_EXE_ringtap")).parent().context("it lies in a folder")?;
     let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap_or_default());
-    let lasts = LASTING[..4].iter().any(|begin| line.starts_with(begin));
+    let lasts = LASTING.iter().any(|begin| line.starts_with(begin));
     let errors = folder.join("stderr");
     let mut child = Command::new("bash")
         .args(["-c", line])
@@ -164,9 +162,6 @@ fn every_command_of_the_documents_works() -> anyhow::Result<()> {
         let lasts = LASTING.iter().any(|begin| line.starts_with(begin));
         if lasts && !root {
             skip(&format!("commands: {line}"), "needs root");
-            continue;
-        }
-        if line.contains("x.pcap") && !folder.path().join("x.pcap").exists() {
             continue;
         }
         // The digests of the documents stand for ones that are there.
